@@ -1,0 +1,6 @@
+// What Swift cannot import from Linux: variadic calls, function-like macros, and kernel interfaces newer than the
+// distribution's headers. One prefix (tt_), a value or -errno back, no policy.
+#ifndef CTURNTABLELINUX_H
+#define CTURNTABLELINUX_H
+#include "tt_tun.h"
+#endif

@@ -1,0 +1,1 @@
+#include "tt_tun.h"

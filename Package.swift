@@ -1,0 +1,48 @@
+// swift-tools-version: 6.2
+// The targets and their order are docs/architecture.md's; Tests/TidyTests keeps the imports pointing downwards.
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+let strictC: [CSetting] = [.treatAllWarnings(as: .error)]
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+
+func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let package = Package(
+    name: "turntable",
+    products: [
+        .executable(name: "turntable", targets: ["turntable"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    ],
+    targets: [
+        .target(name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC),
+        library("TurntableCore"),
+        library("TurntableLinux", ["TurntableCore", "CTurntableLinux"]),
+        library("WireFormat", ["TurntableCore"]),
+        library("Transport", ["TurntableCore", "WireFormat"]),
+        library("TransportTCP", ["TurntableCore", "WireFormat", "Transport", "TurntableLinux", "CTurntableLinux"]),
+        library("MigrationEngine", ["TurntableCore", "WireFormat", "Transport"]),
+        library("Hypervisors", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
+        library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
+        .executableTarget(
+            name: "turntable",
+            dependencies: [
+                "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "MigrationEngine", "Hypervisors", "ControlShim",
+                argumentParser,
+            ],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-lightpath", dependencies: ["TurntableLinux", "CTurntableLinux", argumentParser], path: "perf/lightpath", swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

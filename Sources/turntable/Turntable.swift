@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Turntable: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "turntable")
+}

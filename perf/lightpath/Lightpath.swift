@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Lightpath: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "turntable-lightpath")
+}
