@@ -31,7 +31,7 @@ let package = Package(
         library("WireFormat", ["TurntableCore"]),
         library("Transport", ["TurntableCore", "WireFormat"]),
         library("TransportTCP", ["TurntableCore", "WireFormat", "Transport", "TurntableLinux", "CTurntableLinux"]),
-        library("MigrationEngine", ["TurntableCore", "WireFormat", "Transport"]),
+        library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         .executableTarget(

@@ -2,5 +2,27 @@ import ArgumentParser
 
 @main
 struct Turntable: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "turntable")
+    static let configuration = CommandConfiguration(
+        commandName: "turntable",
+        abstract: "Moves running virtual machines between hosts.",
+        discussion: """
+            A machine is started with `turntable run`, so that its memory lies where Turntable can send it from. \
+            On the host that it shall move to, `turntable receive` waits. `turntable send` moves it, while it runs.
+
+            EXAMPLES
+              On the target:   turntable receive --allow-path /srv/images
+              On the source:   turntable run --name web -- qemu-system-x86_64 -m 2G -drive file=/srv/images/web.img,format=raw
+                               turntable send web target.example:4906 --downtime 300ms --rate 1gbit
+              Meanwhile:       turntable status web
+                               turntable cancel web
+
+            EXIT CODES
+              0 done   2 usage   3 refused by a budget, a policy or the peer   4 the line or the peer failed
+              5 the peer broke the protocol   6 the hypervisor failed   7 this host lacks something
+              8 the right to run was given away and no answer came: look at the target before resuming here
+              130 cancelled
+            With 3, 4, 5 and 130 the machine runs on where it was.
+            """,
+        version: "0.1.0",
+        subcommands: [RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, DemoCommand.self])
 }

@@ -2,5 +2,8 @@
 // distribution's headers. One prefix (tt_), a value or -errno back, no policy.
 #ifndef CTURNTABLELINUX_H
 #define CTURNTABLELINUX_H
+#include "tt_memory.h"
+#include "tt_process.h"
+#include "tt_socket.h"
 #include "tt_tun.h"
 #endif

@@ -1,0 +1,40 @@
+// Memory we own and its dirty log.
+// PAGEMAP_SCAN and asynchronous write protection are Linux 6.7; Debian 12's headers are 6.1. The declarations can go
+// with headers that have them. Source: Documentation/admin-guide/mm/pagemap.rst and userfaultfd.rst.
+#ifndef TT_MEMORY_H
+#define TT_MEMORY_H
+#include <stddef.h>
+#include <stdint.h>
+
+struct tt_page_region {
+    uint64_t start;
+    uint64_t end;
+    uint64_t categories;
+};
+
+// memfd_create(2): the descriptor, or -errno. huge_page_shift 0 means ordinary pages.
+int tt_memfd(const char *name, unsigned huge_page_shift);
+
+// One PAGEMAP_SCAN over [start, end) of the process behind pagemap_fd: fetches the written ranges and, with clear,
+// write-protects them again in the same step. Fills at most capacity regions and sets *walked to where it stopped.
+// The number of regions, or -errno.
+int tt_scan_written(int pagemap_fd, uint64_t start, uint64_t end, int clear, struct tt_page_region *regions,
+                    size_t capacity, uint64_t *walked);
+
+// Whether this kernel offers asynchronous write protection on shared memory: 0, or -errno of the step that failed.
+int tt_probe_async_write_protect(void);
+
+// Populates [address, address+length) for writing (MADV_POPULATE_WRITE, Linux 5.14): 0 or -errno.
+int tt_populate(void *address, size_t length);
+
+// Whether length bytes (a multiple of 64, aligned to 64) at address are all zero. The memory may change meanwhile;
+// the answer is then about no single instant, which the dirty log makes up for.
+int tt_is_zero(const volatile void *address, size_t length);
+
+// Where data, or a hole, begins in a file at or after offset (lseek SEEK_DATA, SEEK_HOLE); -ENXIO past the last.
+int64_t tt_next_data(int fd, int64_t offset);
+int64_t tt_next_hole(int fd, int64_t offset);
+
+// Bytes of memory the kernel says can be had without swapping (sysinfo), or 0.
+uint64_t tt_available_memory(void);
+#endif

@@ -1,0 +1,122 @@
+#define _GNU_SOURCE
+#include "tt_memory.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+struct pagemap_scan_argument {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define PAGEMAP_SCAN_REQUEST _IOWR('f', 16, struct pagemap_scan_argument)
+#define PAGE_WRITTEN (1 << 1)
+#define SCAN_WRITE_PROTECT_MATCHING (1 << 0)
+#define SCAN_CHECK_ASYNC (1 << 1)
+
+int tt_memfd(const char *name, unsigned huge_page_shift) {
+    unsigned flags = MFD_CLOEXEC;
+    if (huge_page_shift) flags |= MFD_HUGETLB | (huge_page_shift << MFD_HUGE_SHIFT);
+    int fd = memfd_create(name, flags);
+    return fd < 0 ? -errno : fd;
+}
+
+int tt_scan_written(int pagemap_fd, uint64_t start, uint64_t end, int clear, struct tt_page_region *regions,
+                    size_t capacity, uint64_t *walked) {
+    struct pagemap_scan_argument argument = {
+        .size = sizeof argument,
+        .flags = clear ? SCAN_WRITE_PROTECT_MATCHING | SCAN_CHECK_ASYNC : 0,
+        .start = start,
+        .end = end,
+        .vec = (uint64_t)(uintptr_t)regions,
+        .vec_len = capacity,
+        .category_mask = PAGE_WRITTEN,
+        .return_mask = PAGE_WRITTEN,
+    };
+    int count;
+    do {
+        count = ioctl(pagemap_fd, PAGEMAP_SCAN_REQUEST, &argument);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0) return -errno;
+    *walked = argument.walk_end;
+    return count;
+}
+
+int tt_probe_async_write_protect(void) {
+    int result = 0;
+    size_t length = (size_t)sysconf(_SC_PAGESIZE);
+    int userfault = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+    if (userfault < 0) return -errno;
+    struct uffdio_api api = {.api = UFFD_API,
+                             .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
+                                         UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP};
+    if (ioctl(userfault, UFFDIO_API, &api)) result = -errno;
+    close(userfault);
+    if (result) return result;
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0) return -errno;
+    void *page = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) {
+        result = -errno;
+    } else {
+        struct tt_page_region region;
+        uint64_t walked, start = (uint64_t)(uintptr_t)page;
+        int count = tt_scan_written(pagemap, start, start + length, 0, &region, 1, &walked);
+        if (count < 0) result = count;
+        munmap(page, length);
+    }
+    close(pagemap);
+    return result;
+}
+
+int tt_populate(void *address, size_t length) {
+    return madvise(address, length, MADV_POPULATE_WRITE) ? -errno : 0;
+}
+
+int tt_is_zero(const volatile void *address, size_t length) {
+    // GCC vector lanes let the compiler use the widest registers the build allows.
+    typedef uint64_t lane __attribute__((vector_size(64), may_alias));
+    const lane *block = (const lane *)address;
+    if (*(const volatile uint64_t *)address) return 0;
+    for (size_t i = 0; i < length / sizeof(lane); i++) {
+        lane value = block[i];
+        uint64_t any = 0;
+        for (int k = 0; k < 8; k++) any |= value[k];
+        if (any) return 0;
+    }
+    return 1;
+}
+
+static int64_t seek(int fd, int64_t offset, int whence) {
+    off_t found = lseek(fd, offset, whence);
+    return found < 0 ? -errno : found;
+}
+int64_t tt_next_data(int fd, int64_t offset) { return seek(fd, offset, SEEK_DATA); }
+int64_t tt_next_hole(int fd, int64_t offset) { return seek(fd, offset, SEEK_HOLE); }
+
+uint64_t tt_available_memory(void) {
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (!file) return 0;
+    char line[128];
+    unsigned long long kib = 0;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    fclose(file);
+    return (uint64_t)kib * 1024;
+}

@@ -1,0 +1,110 @@
+internal import Glibc
+public import TurntableCore
+internal import TurntableLinux
+
+/// Starts an unmodified QEMU with its RAM in memory files of ours, and stays with it until it ends.
+public struct QEMULauncher: Sendable {
+    public var directory: RunDirectory
+    public var name: String
+    public var epoch: Epoch
+    /// It waits for a machine to come instead of booting.
+    public var isIncoming: Bool
+    public var commandLine: QEMUCommandLine
+    /// The preload library: registers QEMU's mappings of our files for the dirty log.
+    public var preload: String
+
+    public init(directory: RunDirectory, name: String, epoch: Epoch, isIncoming: Bool, commandLine: QEMUCommandLine, preload: String) {
+        self.directory = directory
+        self.name = name
+        self.epoch = epoch
+        self.isIncoming = isIncoming
+        self.commandLine = commandLine
+        self.preload = preload
+    }
+
+    /// Runs the machine. Returns QEMU's exit code; nothing of the machine is left then.
+    /// - Parameter started: called once when it can be found and moved.
+    public func run(started: (MachineRecord) -> Void) throws(TurntableError) -> Int32 {
+        try RunDirectory.check(name: name)
+        if let missing = PagemapScanner.missingSupport() { throw missing }
+        let needed = commandLine.regions.reduce(0) { $0 + $1.bytes }
+        try checkAvailableMemory(ByteCount(needed))
+        try directory.claim(name)
+        defer { directory.remove(name) }
+
+        // The files live as long as this process and QEMU hold them: a QEMU that outlives us keeps its memory.
+        var files: [OwnedFile] = []
+        for region in commandLine.regions { files.append(OwnedFile(try MemoryFile.create(name: region.name, bytes: region.bytes, hugePageBytes: region.hugePageBytes))) }
+        let descriptors = Dictionary(uniqueKeysWithValues: zip(commandLine.regions.map(\.name), files.map { $0.file.descriptor.rawValue }))
+        let (reading, writing) = try Socket.pair()
+        let report = Descriptor(owning: reading)
+        let reportWriter = Descriptor(owning: writing)
+
+        let child = try ChildProcess(
+            commandLine.rewritten(descriptors: descriptors, monitor: directory.monitor(of: name), incoming: isIncoming),
+            environment: ["LD_PRELOAD": preload, "TURNTABLE_RAM_REPORT": "\(reportWriter.rawValue)"],
+            inherited: Array(descriptors.values) + [reportWriter.rawValue])
+        let process = child.identifier
+        // The terminal's Ctrl-C reaches QEMU by itself, being in the same process group; a kill of ours is passed on.
+        Signals.onInterrupt { number in if number == SIGTERM { Signals.send(number, to: process) } }
+        do throws(TurntableError) {
+            try awaitMonitor(child)
+            try checkReport(report)
+            let record = MachineRecord(name: name, process: process, epoch: epoch, arguments: commandLine.arguments, isIncoming: isIncoming)
+            try directory.write(record)
+            started(record)
+        } catch {
+            child.kill()
+            _ = child.wait()
+            throw error
+        }
+        return child.wait()
+    }
+
+    /// Owns one file; arrays hold no owners themselves.
+    private final class OwnedFile {
+        let file: MemoryFile
+        init(_ file: consuming MemoryFile) { self.file = file }
+    }
+
+    private func awaitMonitor(_ child: borrowing ChildProcess) throws(TurntableError) {
+        let deadline = Clock.now + Limits.hypervisorTime
+        while true {
+            if let code = child.exitCode() {
+                throw TurntableError(.hypervisor, "starting \(name)", "\(commandLine.arguments[0]) ended with code \(code)", remedy: "its own message is above; try the same command without turntable")
+            }
+            if (try? QMP(path: directory.monitor(of: name))) != nil { return }
+            guard Clock.now < deadline else { throw TurntableError(.hypervisor, "starting \(name)", "QEMU's monitor did not answer within \(Limits.hypervisorTime)") }
+            Clock.sleep(.milliseconds(5))
+        }
+    }
+
+    /// Reads what the preload said: every memory file must be mapped and registered.
+    private func checkReport(_ report: borrowing Descriptor) throws(TurntableError) {
+        var text = ""
+        while try Socket.waitReadable(report, within: .zero) {
+            text += String(decoding: try Socket.read(report, atMost: 64 << 10, what: "reading the preload's report"), as: UTF8.self)
+        }
+        var registered: Set<String> = []
+        for line in text.split(separator: "\n") {
+            let fields = line.split(separator: " ").map(String.init)
+            if fields.first == "ok", fields.count == 4 { registered.insert(fields[3]) }
+            if fields.first == "error", fields.count == 4 {
+                throw TurntableError(.unsupported, "registering region \(fields[3]) for the dirty log (\(fields[2]))", errorText(Int32(fields[1]) ?? 0))
+            }
+        }
+        for region in commandLine.regions where !registered.contains(region.name) {
+            throw TurntableError(
+                .unsupported, "registering region \(region.name) for the dirty log", "the preload \(preload) did not see QEMU map it",
+                remedy: "a statically linked or set-uid emulator cannot be preloaded")
+        }
+    }
+}
+
+/// Refuses before anything is made when the host cannot hold that much more.
+func checkAvailableMemory(_ needed: ByteCount) throws(TurntableError) {
+    let available = availableMemory()
+    guard available == ByteCount(0) || needed <= available else {
+        throw TurntableError(.unsupported, "making a machine with \(needed) of memory", "this host has \(available) available", remedy: "free memory here, or choose another host")
+    }
+}

@@ -1,0 +1,90 @@
+internal import Glibc
+internal import TurntableCore
+internal import TurntableLinux
+
+/// The RAM of a QEMU that `turntable run` started: its memory files, opened and mapped here as well.
+@safe final class QEMUMemory: PageSource, PageSink, @unchecked Sendable {
+    /// Owns one file; arrays hold no owners themselves.
+    private final class Region {
+        let file: MemoryFile
+        init(_ file: consuming MemoryFile) { self.file = file }
+    }
+
+    let regions: [MemoryRegion]
+    private let files: [Region]
+    // Copies of the files' addresses, so that the page path follows no owner.
+    private let bases: [UnsafeMutableRawPointer]
+
+    /// Opens the memory files of a process.
+    init(process: Int32) throws(TurntableError) {
+        var regions: [MemoryRegion] = []
+        var files: [Region] = []
+        for open in try ProcessTable.memoryFiles(of: process) {
+            let what = "opening region \(open.name) of process \(process)"
+            let descriptor = try Descriptor.open("/proc/\(process)/fd/\(open.descriptor)", .readWrite, what: what)
+            var status = stat()
+            try checked(unsafe fstat(descriptor.rawValue, &status), what)
+            let file = try MemoryFile(mapping: descriptor, bytes: Int(status.st_size), name: open.name)
+            files.append(Region(file))
+            regions.append(MemoryRegion(name: open.name, pages: PageCount(Int(status.st_size) / pageBytes)))
+        }
+        guard !regions.isEmpty else {
+            throw TurntableError(.unsupported, "looking for the memory of process \(process)", "it has no memory files of turntable's", remedy: "start the machine with `turntable run`")
+        }
+        self.regions = regions
+        self.files = files
+        unsafe bases = files.map { unsafe $0.file.base }
+    }
+
+    func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer { unsafe UnsafeRawPointer(bases[region.value] + page.byteOffset) }
+    func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer { unsafe bases[region.value] + page.byteOffset }
+    func file(of region: RegionIndex) -> Int32? { files[region.value].file.descriptor.rawValue }
+
+    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
+        files[region.value].file.forEachDataRange { range in body(range.lowerBound / pageBytes..<(range.upperBound + pageBytes - 1) / pageBytes) }
+    }
+
+    func populate(_ pages: Range<Int>, in region: RegionIndex) throws(TurntableError) {
+        try files[region.value].file.populate(pages.lowerBound * pageBytes..<pages.upperBound * pageBytes)
+    }
+}
+
+/// The pages that a QEMU's guest, and QEMU for it, wrote: PAGEMAP_SCAN over its mappings.
+final class PagemapDirtyLog: DirtyLog, @unchecked Sendable {
+    /// Owns one scanner; each stream has its own.
+    private final class Scanner {
+        let scanner: PagemapScanner
+        init(_ process: Int32) throws(TurntableError) { scanner = try PagemapScanner(process: process) }
+    }
+    private let scanners: [Scanner]
+    private let bases: [UInt64]
+
+    /// Begins to log: all marks are cleared, so that everything written from now on is marked.
+    init(process: Int32, regions: [MemoryRegion], streams: Int) throws(TurntableError) {
+        if let missing = PagemapScanner.missingSupport() { throw missing }
+        let mappings = ProcessTable.memoryFileMappings(of: process)
+        var bases: [UInt64] = []
+        for region in regions {
+            guard let base = mappings[region.name] else {
+                throw TurntableError(.hypervisor, "looking for region \(region.name) in process \(process)", "it is not mapped there")
+            }
+            bases.append(base)
+        }
+        self.bases = bases
+        var scanners: [Scanner] = []
+        for _ in 0..<streams { scanners.append(try Scanner(process)) }
+        self.scanners = scanners
+        for (index, region) in regions.enumerated() {
+            let end = bases[index] + UInt64(region.pages.bytes.value)
+            try scanners[0].scanner.scan(bases[index]..<end, clear: true) { _ in }
+        }
+    }
+
+    func drain(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError) {
+        let base = bases[region.value]
+        let page = UInt64(pageBytes)
+        try scanners[stream].scanner.scan(base + UInt64(pages.lowerBound) * page..<base + UInt64(pages.upperBound) * page, clear: true) { written in
+            bitmap.insert(Int((written.lowerBound - base) / page)..<Int((written.upperBound - base) / page))
+        }
+    }
+}

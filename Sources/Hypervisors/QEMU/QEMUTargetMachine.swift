@@ -1,0 +1,57 @@
+public import MigrationEngine
+public import TurntableCore
+internal import TurntableLinux
+
+/// A QEMU that waits for a machine's memory and device state.
+public final class QEMUTargetMachine: TargetMachine {
+    public var pages: any PageSink { memory }
+    private let monitor: QMP
+    private let memory: QEMUMemory
+    private let name: String
+    private let statePath: String
+    private let directory: RunDirectory
+
+    /// Attaches to a machine that was started with `turntable run --incoming`, by its monitor.
+    init(_ machine: String, monitorPath: String, _ directory: RunDirectory) throws(TurntableError) {
+        name = machine
+        self.directory = directory
+        monitor = try QMP(path: monitorPath)
+        statePath = "\(monitorPath).state"
+        memory = try QEMUMemory(process: monitor.process)
+        try migrationSetUp(monitor)
+        try monitor.execute("migrate-incoming", ["uri": .string("unix:\(statePath)")])
+    }
+
+    public func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
+        monitor.forgetEvents()
+        let stream = try Socket.connectUnix(statePath)
+        try unsafe Socket.write(stream, state, what: "loading device state")
+        Socket.shutDown(stream)
+        try monitor.awaitEvent("that the state is loaded") { (name, data) throws(TurntableError) in
+            guard name == "MIGRATION", let status = data["status"]?.text else { return false }
+            if status == "failed" { throw TurntableError(.hypervisor, "loading device state", "QEMU says that it failed", remedy: "see the machine's log: both ends need the same QEMU version and devices") }
+            return status == "completed"
+        }
+        removeFile(statePath)
+    }
+
+    public func resume() throws(TurntableError) {
+        try monitor.execute("cont")
+        // From now on it is a machine like any other here: it can be sent on.
+        if var record = try? directory.read(name) {
+            record.isIncoming = false
+            try? directory.write(record)
+        }
+    }
+
+    public func discard() {
+        _ = try? monitor.execute("quit")
+        monitor.awaitEnd(within: .seconds(5))
+    }
+
+    public func checkAlive() throws(TurntableError) {
+        guard ProcessTable.startTime(of: monitor.process) != nil else {
+            throw TurntableError(.hypervisor, "receiving \(name)", "its QEMU died here")
+        }
+    }
+}

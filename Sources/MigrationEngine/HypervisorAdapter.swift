@@ -1,0 +1,60 @@
+// The contract that a hypervisor fulfils. The engine moves the bytes and decides the moment; the hypervisor freezes the
+// machine, saves what is not memory, and starts it again. Calls block and end within Limits.hypervisorTime.
+
+public import TurntableCore
+public import WireFormat
+
+/// What saving and loading the device state costs, as far as is known before it happens.
+public struct DeviceCost: Sendable, Codable, Equatable {
+    public var bytes: ByteCount
+    public var save: Nanoseconds
+    public var load: Nanoseconds
+    public init(bytes: ByteCount, save: Nanoseconds, load: Nanoseconds) {
+        self.bytes = bytes
+        self.save = save
+        self.load = load
+    }
+}
+
+/// A running machine that can be sent.
+public protocol SourceMachine: AnyObject, Sendable {
+    var name: String { get }
+    /// The right to run that this machine runs under.
+    var epoch: Epoch { get }
+    /// What the target's host needs to know to make the same machine; opaque to the engine.
+    var description: [UInt8] { get }
+    var pages: any PageSource { get }
+    var deviceCost: DeviceCost { get }
+
+    /// Begins to log writes: everything written from now on is in the log. `streams` threads will drain it.
+    func startDirtyLog(streams: Int) throws(TurntableError) -> any DirtyLog
+    /// Returns when no processor of the machine runs and no device writes its memory.
+    func pause() throws(TurntableError)
+    /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused.
+    func saveDeviceState() throws(TurntableError) -> [UInt8]
+    /// Lets a paused machine run on here: the migration was given up before the hand-off.
+    func resume() throws(TurntableError)
+    /// Ends the machine here: it runs at the target.
+    func discard()
+    /// Throws if the machine is gone.
+    func checkAlive() throws(TurntableError)
+}
+
+/// A machine that is prepared and waits for its memory and device state.
+public protocol TargetMachine: AnyObject, Sendable {
+    var pages: any PageSink { get }
+    /// Takes the device state, all memory being in place; the machine is then ready to run.
+    func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError)
+    /// Lets the machine run.
+    func resume() throws(TurntableError)
+    /// Ends the machine and removes what was made for it.
+    func discard()
+    /// Throws if the machine's hypervisor is gone.
+    func checkAlive() throws(TurntableError)
+}
+
+/// Makes machines at a target.
+public protocol TargetHost: AnyObject, Sendable {
+    /// Checks the offer against what the operator allows and makes the machine: its memory and its stopped hypervisor.
+    func prepare(_ offer: Offer) throws(TurntableError) -> any TargetMachine
+}

@@ -1,0 +1,51 @@
+public import TurntableCore
+
+/// Works out the line's rate and delay from what the streams report.
+public struct LineMeter: Sendable {
+    /// What the caller promised, such as a reservation's bandwidth: never exceeded by the estimate.
+    private let statedRate: BitRate?
+    private var samples: [(time: Nanoseconds, acknowledged: ByteCount)] = []
+    private var measured: BitRate?
+    public private(set) var roundTrip = Nanoseconds.forever
+
+    /// The span over which a rate is measured: long enough to even out acknowledgements that come in bunches.
+    static let window = Nanoseconds.milliseconds(400)
+    static let mostSamples = 64
+
+    public init(statedRate: BitRate?) {
+        self.statedRate = statedRate
+        samples.reserveCapacity(Self.mostSamples)
+    }
+
+    /// The shortest round trip counts: longer ones waited in a queue, which the unsent bytes account for.
+    public mutating func sawRoundTrip(_ time: Nanoseconds) {
+        if time > .zero { roundTrip = min(roundTrip, time) }
+    }
+
+    /// Bytes acknowledged so far on all streams, while the line is kept busy.
+    public mutating func sawAcknowledged(_ bytes: ByteCount, at time: Nanoseconds) {
+        if samples.count == Self.mostSamples { samples.removeFirst() }
+        samples.append((time, bytes))
+        guard let start = samples.last(where: { time - $0.time >= Self.window }) else { return }
+        measured = BitRate(bytes - start.acknowledged, in: time - start.time)
+    }
+
+    /// The line stops being busy: what comes next is no measure of it.
+    public mutating func pauseMeasuring() { samples.removeAll(keepingCapacity: true) }
+
+    public var currentRate: BitRate { measured ?? statedRate ?? Self.assumedRate }
+
+    public var estimate: LineEstimate {
+        let rate: BitRate
+        switch (statedRate, measured) {
+        case (let stated?, let measured?): rate = min(stated, measured)
+        case (let stated?, nil): rate = stated
+        case (nil, let measured?): rate = measured
+        case (nil, nil): rate = Self.assumedRate
+        }
+        return LineEstimate(oneWay: roundTrip == .forever ? .zero : roundTrip / 2, rate: rate)
+    }
+
+    /// Before anything is known: slow, so that nothing is promised.
+    static let assumedRate = BitRate(bitsPerSecond: 100e6)
+}

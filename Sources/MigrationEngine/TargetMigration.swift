@@ -1,0 +1,245 @@
+// The target's side of a migration, from the offer to Committed.
+//
+//   preparing → copying → handedOff → completed
+//
+// Until Handoff everything made here is thrown away when the session ends. After Handoff the target owns the machine: it
+// resumes as soon as every stream has delivered what Handoff counts, without asking back.
+
+public import Transport
+public import TurntableCore
+internal import TurntableLinux
+public import WireFormat
+
+public final class TargetMigration: Sendable {
+    public let session = SessionID.random()
+    private let control: any ControlChannel
+    private let host: any TargetHost
+    private let report: @Sendable (MigrationEvent) -> Void
+    private let state = Monitor(State())
+
+    private struct State {
+        var phase = MigrationPhase.preparing
+        var receivers: [Int: any FrameReceiver] = [:]
+        /// Set when the machine is prepared: streams may deliver.
+        var arrival: Arrival?
+        var streams = Limits.streams
+        var frames = [UInt64](repeating: 0, count: Limits.streams)
+        /// Frames of each stream that the hand-off counts.
+        var expected: [UInt64]?
+        var mayHaveRun = false
+        var failure: TurntableError?
+        var isEnded = false
+    }
+
+    public init(control: any ControlChannel, host: any TargetHost, report: @escaping @Sendable (MigrationEvent) -> Void) {
+        self.control = control
+        self.host = host
+        self.report = report
+    }
+
+    public var phase: MigrationPhase { state.read { $0.phase } }
+
+    /// What became of a migration that was received.
+    public struct Outcome: Sendable {
+        public var machine: String
+        public var epoch: Epoch
+        public var committed: Committed
+    }
+
+    /// A data stream of this session arrived. False if it is one too many.
+    public func add(_ receiver: any FrameReceiver, stream: Int) -> Bool {
+        let isWelcome = state.update { state in
+            guard !state.isEnded, stream < state.streams, state.receivers[stream] == nil else { return false }
+            state.receivers[stream] = receiver
+            return true
+        }
+        if isWelcome {
+            _ = WorkerThread("tt-receive-\(stream)") { [self] in receive(receiver, stream) }
+        } else {
+            fail(TurntableError(.protocol, "data stream \(stream)", "it is one too many or came twice; the offer names the streams"))
+            receiver.shutDown()
+        }
+        return isWelcome
+    }
+
+    /// Ends the session before the hand-off. False if this end owns the machine already.
+    public func cancel(_ reason: String) -> Bool {
+        let accepted = state.update { $0.phase < .handedOff }
+        if accepted { fail(TurntableError(.cancelled, "receiving", reason)) }
+        return accepted
+    }
+
+    /// Receives the machine. Throws if it did not come to run here; then nothing of it is left.
+    public func run() throws(TurntableError) -> Outcome {
+        var made: (any TargetMachine)?
+        defer { endStreams() }
+        var epoch = Epoch(0)
+        do throws(TurntableError) {
+            try control.send(.welcome(Welcome(version: Preface.version, session: session, maximumStreams: UInt16(Limits.streams))))
+            let offer = try awaitOffer()
+            epoch = offer.epoch
+            let machine = try host.prepare(offer)
+            made = machine
+            let arrival = try prepare(offer, machine)
+            try control.send(.offered(offer.epoch))
+            enter(.copying)
+            let handoff = try awaitHandoff(offer, machine)
+            return try takeOver(offer, handoff, machine, arrival)
+        } catch {
+            if state.read({ $0.mayHaveRun }) { throw error }
+            made?.discard()
+            let cause = state.read { $0.failure } ?? error
+            try? control.send(.refused(Refusal(epoch: epoch, reason: cause.description)))
+            throw cause
+        }
+    }
+
+    // MARK: - Preparing
+
+    private func awaitOffer() throws(TurntableError) -> Offer {
+        enter(.preparing)
+        let deadline = Clock.now + Limits.helloTime
+        while Clock.now < deadline {
+            switch try control.receive(within: Limits.pollTime) {
+            case .offer(let offer)?: return offer
+            case .ping(let stamp)?: try control.send(.pong(stamp))
+            case .abort(let reason)?: throw TurntableError(.cancelled, "the source", reason)
+            case .some: throw TurntableError(.protocol, "waiting for an offer", "the source sent something else")
+            case nil: try checkFailure()
+            }
+        }
+        throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)")
+    }
+
+    private func prepare(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Arrival {
+        let offered = offer.regions.map { MemoryRegion(name: $0.name, pages: PageCount(Int($0.bytes) / pageBytes)) }
+        guard machine.pages.regions == offered else {
+            throw TurntableError(
+                .refused, "preparing \(offer.machine)", "the target's memory is \(describe(machine.pages.regions)), the source's \(describe(offered))",
+                remedy: "give both ends the same machine")
+        }
+        for population in offer.populations {
+            let region = Int(population.region)
+            let start = Int(population.firstStripe) * Limits.stripePages
+            let end = min(start + Int(population.stripeCount) * Limits.stripePages, offered[region].pages.value)
+            try machine.pages.populate(start..<end, in: RegionIndex(region))
+            try checkFailure()
+        }
+        let arrival = Arrival(pages: machine.pages, streams: Int(offer.streams))
+        let excess = state.update { state in
+            state.streams = Int(offer.streams)
+            state.arrival = arrival
+            return state.receivers.keys.contains { $0 >= state.streams }
+        }
+        if excess { throw TurntableError(.protocol, "a data stream", "the offer names \(offer.streams) streams and more were opened") }
+        return arrival
+    }
+
+    private func describe(_ regions: [MemoryRegion]) -> String {
+        regions.map { "\($0.name) \($0.pages.bytes)" }.joined(separator: ", ")
+    }
+
+    // MARK: - Receiving
+
+    /// A stream's thread.
+    private func receive(_ receiver: any FrameReceiver, _ stream: Int) {
+        var sink: Arrival?
+        while sink == nil {
+            if state.read({ $0.isEnded }) { return }
+            sink = state.wait(atMost: Limits.pollTime) { $0.arrival }
+        }
+        guard let sink else { return }
+        do throws(TurntableError) {
+            while !state.read({ $0.isEnded }) {
+                guard let header = try receiver.receive(into: sink) else { continue }
+                state.update { $0.frames[stream] = header.sequence + 1 }
+            }
+        } catch {
+            // A stream that has delivered all that Handoff counts may end.
+            state.update { state in
+                let isComplete = state.expected.map { state.frames[stream] == $0[stream] } ?? false
+                if !isComplete, !state.isEnded, state.failure == nil { state.failure = error }
+            }
+        }
+    }
+
+    private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
+        var lastHeard = Clock.now
+        while true {
+            try checkFailure()
+            guard let message = try control.receive(within: Limits.pollTime) else {
+                try machine.checkAlive()
+                let silence = Clock.now - lastHeard
+                if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
+                continue
+            }
+            lastHeard = Clock.now
+            switch message {
+            case .ping(let stamp): try control.send(.pong(stamp))
+            case .abort(let reason): throw TurntableError(.cancelled, "the source", reason)
+            case .handoff(let handoff):
+                guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
+                    throw TurntableError(.protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
+                }
+                return handoff
+            default: throw TurntableError(.protocol, "waiting for the hand-off", "the source sent a message that is not for now")
+            }
+        }
+    }
+
+    // MARK: - Taking over
+
+    private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError) -> Outcome {
+        let arrived = Clock.now
+        state.update {
+            $0.phase = .handedOff
+            $0.expected = handoff.frames
+        }
+        report(.phase(.handedOff))
+        let complete = state.wait(atMost: Limits.stallTime) { state -> Result<Void, TurntableError>? in
+            for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
+                return .failure(TurntableError(.protocol, "data stream \(stream)", "it has \(state.frames[stream]) frames, the hand-off says \(count)"))
+            }
+            if handoff.frames.enumerated().allSatisfy({ state.frames[$0] == $1 }) { return .success(()) }
+            return state.failure.map { .failure($0) }
+        }
+        guard let complete else { throw TurntableError(.line, "waiting for the last pages", "they did not come within \(Limits.stallTime)") }
+        try complete.get()
+        let delivered = Clock.now
+        try unsafe machine.loadDeviceState(arrival.deviceState(bytes: Int(handoff.deviceStateBytes)))
+        let loaded = Clock.now
+        // From here on the machine may have run, so nothing below refuses any more.
+        do { try machine.resume() } catch {
+            state.update { $0.mayHaveRun = true }
+            throw TurntableError(.relinquished, "resuming \(offer.machine)", "\(error); it is here and stopped, or runs", remedy: "look at it through its hypervisor")
+        }
+        let committed = Committed(epoch: offer.epoch, waitedForStreams: delivered - arrived, loadedDeviceState: loaded - delivered, resumed: Clock.now - loaded)
+        enter(.completed)
+        // The machine runs whether or not this gets through.
+        try? control.send(.committed(committed))
+        return Outcome(machine: offer.machine, epoch: offer.epoch, committed: committed)
+    }
+
+    // MARK: - Ends
+
+    private func fail(_ error: TurntableError) {
+        state.update { if $0.failure == nil { $0.failure = error } }
+    }
+
+    private func checkFailure() throws(TurntableError) {
+        if let failure = state.read({ $0.failure }) { throw failure }
+    }
+
+    private func endStreams() {
+        let receivers = state.update { state in
+            state.isEnded = true
+            return Array(state.receivers.values)
+        }
+        for receiver in receivers { receiver.shutDown() }
+    }
+
+    private func enter(_ phase: MigrationPhase) {
+        state.update { $0.phase = phase }
+        report(.phase(phase))
+    }
+}

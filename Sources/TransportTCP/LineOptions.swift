@@ -1,0 +1,51 @@
+public import TurntableCore
+
+/// How data streams use the line. What is not stated is measured.
+public struct LineOptions: Sendable {
+    /// The bandwidth this migration may use, such as that of a reserved lightpath. Streams are paced to their share.
+    public var rate: BitRate?
+    /// The line's round trip, if the caller knows it better than one handshake can tell.
+    public var roundTrip: Nanoseconds?
+    public var streams = 1
+    /// A congestion control of the kernel's, or nil for the choice of ``congestionControl(roundTrip:)``.
+    public var congestionControl: String?
+    /// How page bytes get into the kernel, or nil to choose by measurement on the first frames.
+    public var sendMethod: SendMethod?
+
+    public init() {}
+
+    /// On a long line with no stated rate BBR, which keeps its rate over stray losses; else CUBIC, which costs less.
+    func congestionControl(roundTrip: Nanoseconds) -> String {
+        congestionControl ?? (rate == nil && roundTrip > .milliseconds(2) ? "bbr" : "cubic")
+    }
+
+    /// Buffer for one stream: twice bandwidth × delay, because the kernel counts its own overhead in it and a window
+    /// that is just full stalls on the first late acknowledgement.
+    func sendBufferBytes(roundTrip: Nanoseconds) -> Int {
+        let rate = rate ?? Self.unstatedRate
+        let product = rate.bytesPerSecond * roundTrip.seconds
+        return min(max(Int(product * 2), Self.smallestBufferBytes), Self.largestBufferBytes)
+    }
+
+    /// What is in the kernel and not yet on the line goes before the last pages: at most this much, or 4 ms of the line.
+    func unsentBytes() -> UInt32 {
+        UInt32(min(max(Int((rate?.bytesPerSecond ?? 0) * 0.004), 512 << 10), 16 << 20))
+    }
+
+    /// A rate nobody stated is taken to be this when buffers are sized; only memory in use is really taken.
+    static let unstatedRate = BitRate(bitsPerSecond: 10e9)
+    static let smallestBufferBytes = 4 << 20
+    static let largestBufferBytes = 512 << 20
+    /// The target's window, set before it listens since the scale is fixed in the handshake.
+    static let receiveBufferBytes = 256 << 20
+}
+
+/// How page bytes get into the kernel.
+public enum SendMethod: String, CaseIterable, Sendable {
+    /// sendmsg: the kernel copies the pages. Always works; best for scattered pages.
+    case copied
+    /// sendfile from the memory file: the line reads the page cache, nobody copies (sendfile(2)).
+    case spliced
+    /// MSG_ZEROCOPY: the pages are pinned while the line needs them (Documentation/networking/msg_zerocopy.rst).
+    case zeroCopy = "zero-copy"
+}

@@ -1,0 +1,65 @@
+internal import Glibc
+internal import Synchronization
+public import Transport
+public import TurntableCore
+internal import TurntableLinux
+public import WireFormat
+
+/// The control stream over TCP: small messages, each sent at once.
+public final class TCPControlChannel: ControlChannel {
+    private let socket: Descriptor
+    private let isShutDown = Atomic(false)
+    /// Whole messages only: a lock keeps two senders' bytes apart.
+    private let sending = Monitor(())
+
+    /// The process's clock at the moment of the last message, either way.
+    init(socket: consuming Descriptor) { self.socket = socket }
+
+    public func send(_ message: ControlMessage) throws(TurntableError) {
+        let bytes = message.encoded()
+        try sending.update { (_: inout Void) throws(TurntableError) in
+            try Socket.write(socket, bytes, what: "sending on the control stream")
+        }
+    }
+
+    public func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage? {
+        guard try Socket.waitReadable(socket, within: limit) else {
+            if isShutDown.load(ordering: .relaxed) { throw TurntableError(.cancelled, "receiving on the control stream", "the stream was shut down") }
+            return nil
+        }
+        let header = try readExactly(socket, ControlMessage.headerBytes, within: Limits.stallTime, what: "receiving on the control stream")
+        do {
+            let (length, type) = try ControlMessage.decodeHeader(header)
+            let body = try readExactly(socket, length, within: Limits.stallTime, what: "receiving on the control stream")
+            return try ControlMessage.decode(type: type, body: body)
+        } catch let error as WireError {
+            throw TurntableError(.protocol, "a message on the control stream", error.description)
+        } catch let error as TurntableError {
+            throw error
+        } catch {
+            preconditionFailure("an error of no known type: \(error)")
+        }
+    }
+
+    public func shutDown() {
+        isShutDown.store(true, ordering: .relaxed)
+        Socket.shutDown(socket)
+    }
+}
+
+/// Reads exactly `count` bytes, in at most `limit`.
+func readExactly(_ socket: borrowing Descriptor, _ count: Int, within limit: Nanoseconds, what: String) throws(TurntableError) -> [UInt8] {
+    let deadline = Clock.now + limit
+    var bytes: [UInt8] = []
+    while bytes.count < count {
+        let left = deadline - Clock.now
+        guard left > .zero else { throw TurntableError(.line, what, "\(bytes.count) of \(count) bytes came within \(limit)") }
+        guard try Socket.waitReadable(socket, within: left) else { continue }
+        let piece = try Socket.read(socket, atMost: count - bytes.count, what: what)
+        guard !piece.isEmpty else {
+            throw TurntableError(.line, what, bytes.isEmpty ? "the peer closed it" : "the peer closed it after \(bytes.count) of \(count) bytes")
+        }
+        bytes += piece
+    }
+    return bytes
+}

@@ -1,0 +1,227 @@
+internal import CTurntableLinux
+internal import Glibc
+internal import Synchronization
+public import Transport
+public import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
+/// A data stream over one TCP connection. Headers come from a buffer of its own; pages go from guest memory to the
+/// kernel by address or by file, never through this process's heap.
+@safe public final class TCPFrameSender: FrameSender, @unchecked Sendable {
+    public let limits = TransportLimits()
+    private let socket: Descriptor
+    private let index: Int
+    private let pages: any PageSource
+    private let line: String
+    private let isShutDown = Atomic(false)
+
+    // The sending thread's alone, all allocated here once.
+    private let head: UnsafeMutableRawBufferPointer
+    private let vectors: UnsafeMutableBufferPointer<iovec>
+    private var trial: SendMethodTrial
+    private var zeroCopySends: UInt32 = 0
+    private var zeroCopyCompletions: UInt32 = 0
+    private let decision: Monitor<String>
+
+    init(socket: consuming Descriptor, index: Int, pages: any PageSource, options: LineOptions, line: String) {
+        self.socket = socket
+        self.index = index
+        self.pages = pages
+        self.line = line
+        unsafe head = .allocate(byteCount: frameHeadBytes, alignment: 64)
+        unsafe vectors = .allocate(capacity: Limits.frameExtents + 1)
+        var candidates: [SendMethod] = [.copied]
+        if pages.regions.indices.allSatisfy({ pages.file(of: RegionIndex($0)) != nil }) { candidates.append(.spliced) }
+        if tt_set_zero_copy(self.socket.rawValue) == 0 { candidates.append(.zeroCopy) }
+        if let asked = options.sendMethod { candidates = candidates.filter { $0 == asked } }
+        trial = SendMethodTrial(candidates: candidates.isEmpty ? [.copied] : candidates)
+        decision = Monitor(trial.report)
+    }
+
+    deinit {
+        unsafe head.deallocate()
+        unsafe vectors.deallocate()
+    }
+
+    public func send(_ frame: FrameDraft) throws(TurntableError) {
+        var output = unsafe MutableRawSpan(_unsafeBytes: head)
+        frame.encodeHead(into: &output)
+        let isLarge = frame.kind == .pages && frame.payloadBytes >= SendMethodTrial.smallestExtentBytes * frame.extents.count
+        guard isLarge else { return try sendCopied(frame, zeroCopy: false) }
+        let method = trial.method
+        let started = trial.isDecided ? .zero : Clock.threadTime
+        switch method {
+        case .copied: try sendCopied(frame, zeroCopy: false)
+        case .spliced: try sendSpliced(frame)
+        case .zeroCopy: try sendCopied(frame, zeroCopy: true)
+        }
+        if !trial.isDecided {
+            trial.sent(frame.payloadBytes, cost: Clock.threadTime - started)
+            publishDecision()
+        }
+    }
+
+    public func flush() throws(TurntableError) {
+        let deadline = Clock.now + Limits.stallTime
+        while zeroCopyCompletions != zeroCopySends {
+            try reapZeroCopy()
+            if zeroCopyCompletions == zeroCopySends { break }
+            guard Clock.now < deadline, !isShutDown.load(ordering: .relaxed) else { throw stalled("waiting for the line to let go of pages") }
+            Clock.sleep(.milliseconds(1))
+        }
+    }
+
+    public var status: LineStatus {
+        var information = tt_tcp_status()
+        var status = LineStatus()
+        guard unsafe tt_tcp_status(socket.rawValue, &information) == 0 else { return status }
+        status.roundTrip = Nanoseconds(Int64(information.rtt_microseconds) * 1000)
+        status.unsentBytes = ByteCount(Int(information.unsent_bytes))
+        status.acknowledgedBytes = ByteCount(Int(information.acknowledged_bytes))
+        status.retransmissions = Int(information.retransmitted_segments)
+        return status
+    }
+
+    public var summary: String {
+        let method = decision.read { $0 }
+        return "\(line), pages \(method.isEmpty ? "being tried" : method)"
+    }
+
+    public func shutDown() {
+        isShutDown.store(true, ordering: .relaxed)
+        Socket.shutDown(socket)
+    }
+
+    // MARK: - By address
+
+    private func sendCopied(_ frame: FrameDraft, zeroCopy: Bool) throws(TurntableError) {
+        if !frame.inlinePayload.isEmpty {
+            try sendHead(frame, more: true)
+            return try sendInline(frame.inlinePayload)
+        }
+        unsafe vectors[0] = iovec(iov_base: head.baseAddress, iov_len: frame.headBytes)
+        var count = 1
+        for extent in frame.extents where extent.encoding == .raw {
+            // The kernel reads through this address and never writes: the cast only serves iovec's C type.
+            unsafe vectors[count] = iovec(
+                iov_base: UnsafeMutableRawPointer(mutating: pages.address(of: extent.firstPage, in: extent.region)), iov_len: extent.payloadBytes)
+            count += 1
+        }
+        if zeroCopy {
+            // The header's buffer is used again at once, so only the pages go by reference.
+            try sendHead(frame, more: count > 1)
+            try sendVectors(from: 1, to: count, zeroCopy: true)
+            try reapZeroCopy()
+        } else {
+            try sendVectors(from: 0, to: count, zeroCopy: false)
+        }
+    }
+
+    private func sendHead(_ frame: FrameDraft, more: Bool) throws(TurntableError) {
+        unsafe vectors[0] = iovec(iov_base: head.baseAddress, iov_len: frame.headBytes)
+        try sendVectors(from: 0, to: 1, zeroCopy: false, more: more)
+    }
+
+    private func sendInline(_ bytes: [UInt8]) throws(TurntableError) {
+        // The address of an array holds only inside the closure, so the error comes out as a value.
+        let failure: TurntableError? = unsafe bytes.withUnsafeBytes { bytes in
+            unsafe vectors[0] = iovec(iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress), iov_len: bytes.count)
+            do throws(TurntableError) { try sendVectors(from: 0, to: 1, zeroCopy: false) } catch { return error }
+            return nil
+        }
+        if let failure { throw failure }
+    }
+
+    /// Sends `vectors[from..<to]` whole, advancing through them as the kernel takes bytes.
+    private func sendVectors(from start: Int, to end: Int, zeroCopy: Bool, more: Bool = false) throws(TurntableError) {
+        var next = start
+        var zeroCopy = zeroCopy
+        var waiting = StallWatch()
+        while next < end {
+            var moved = unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
+            if moved == -Int(ENOBUFS), zeroCopy {
+                // No memory for another completion: this frame goes by copy.
+                zeroCopy = false
+                try reapZeroCopy()
+                continue
+            }
+            if moved == -Int(EAGAIN) {
+                try waiting.check(self)
+                continue
+            }
+            if moved < 0 { throw lineError(moved) }
+            waiting = StallWatch()
+            if zeroCopy { zeroCopySends += 1 }
+            while next < end, unsafe moved >= vectors[next].iov_len {
+                unsafe moved -= vectors[next].iov_len
+                next += 1
+            }
+            if moved > 0 {
+                unsafe vectors[next].iov_base += moved
+                unsafe vectors[next].iov_len -= moved
+            }
+        }
+    }
+
+    private func reapZeroCopy() throws(TurntableError) {
+        var copied: Int32 = 0
+        let result = unsafe tt_reap_zero_copy(socket.rawValue, &zeroCopyCompletions, &copied)
+        if result < 0 { throw lineError(Int(result)) }
+        if copied != 0, trial.method == .zeroCopy {
+            trial.exclude("the device copies")
+            publishDecision()
+        }
+    }
+
+    // MARK: - By file
+
+    private func sendSpliced(_ frame: FrameDraft) throws(TurntableError) {
+        try sendHead(frame, more: true)
+        for extent in frame.extents where extent.encoding == .raw {
+            guard let file = pages.file(of: extent.region) else { preconditionFailure("spliced from a region without a file") }
+            var offset = Int64(extent.firstPage.byteOffset)
+            var left = extent.payloadBytes
+            var waiting = StallWatch()
+            while left > 0 {
+                let moved = tt_send_file(socket.rawValue, file, offset, left)
+                if moved == -Int(EAGAIN) {
+                    try waiting.check(self)
+                    continue
+                }
+                if moved <= 0 { throw lineError(moved == 0 ? -Int(EIO) : moved) }
+                waiting = StallWatch()
+                offset += Int64(moved)
+                left -= moved
+            }
+        }
+    }
+
+    // MARK: - Ends
+
+    private func publishDecision() {
+        guard trial.isDecided else { return }
+        let report = trial.report
+        decision.update { $0 = report }
+    }
+
+    private func lineError(_ result: Int) -> TurntableError {
+        TurntableError(.line, "sending on data stream \(index)", errorText(Int32(-result)))
+    }
+
+    private func stalled(_ what: String) -> TurntableError {
+        isShutDown.load(ordering: .relaxed)
+            ? TurntableError(.cancelled, what, "the stream was shut down")
+            : TurntableError(.line, what, "nothing moved for \(Limits.stallTime)", remedy: "check the line and the target")
+    }
+
+    /// Ends a wait for the line that lasts too long.
+    private struct StallWatch {
+        private let deadline = Clock.now + Limits.stallTime
+        func check(_ sender: TCPFrameSender) throws(TurntableError) {
+            guard Clock.now < deadline, !sender.isShutDown.load(ordering: .relaxed) else {
+                throw sender.stalled("sending on data stream \(sender.index)")
+            }
+        }
+    }
+}

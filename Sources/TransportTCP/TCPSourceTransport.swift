@@ -1,0 +1,80 @@
+internal import CTurntableLinux
+public import Transport
+public import TurntableCore
+public import TurntableLinux
+public import WireFormat
+
+/// Connects to a target over TCP; sockets are sized to the line before their handshake.
+public final class TCPSourceTransport: SourceTransport {
+    private let address: Address
+    private let options: LineOptions
+    /// The control stream's handshake tells the round trip that the data streams are sized to.
+    private let measuredRoundTrip = Monitor(Nanoseconds.zero)
+
+    public init(address: Address, options: LineOptions) {
+        self.address = address
+        self.options = options
+    }
+
+    public func connectControl() throws(TurntableError) -> any ControlChannel {
+        let socket = try Socket.connect(to: address, within: Limits.helloTime) { _ in }
+        try configureControl(socket)
+        var information = tt_tcp_status()
+        if unsafe tt_tcp_status(socket.rawValue, &information) == 0 {
+            measuredRoundTrip.update { $0 = Nanoseconds(Int64(information.rtt_microseconds) * 1000) }
+        }
+        try Socket.write(socket, Preface(role: .control).encoded(), what: "greeting \(address)")
+        return TCPControlChannel(socket: socket)
+    }
+
+    public func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
+        let roundTrip = options.roundTrip ?? measuredRoundTrip.read { $0 }
+        let wanted = options.sendBufferBytes(roundTrip: roundTrip)
+        let congestion = options.congestionControl(roundTrip: roundTrip)
+        var granted: Int64 = 0
+        var notes: [String] = []
+        let socket = try Socket.connect(to: address, within: Limits.helloTime) { (socket: borrowing Descriptor) throws(TurntableError) in
+            granted = try checked(tt_set_send_buffer(socket.rawValue, Int32(wanted)), "sizing the send buffer of data stream \(index)")
+            if unsafe tt_set_congestion_control(socket.rawValue, congestion) != 0 {
+                guard options.congestionControl == nil else {
+                    throw TurntableError(
+                        .usage, "using the congestion control \(congestion)", "this kernel does not have it",
+                        remedy: "see net.ipv4.tcp_available_congestion_control")
+                }
+                notes.append("no \(congestion) here")
+            }
+            if let rate = options.rate {
+                try checked(tt_set_pacing_rate(socket.rawValue, UInt64(rate.bytesPerSecond / Double(options.streams))), "pacing data stream \(index)")
+            }
+        }
+        // The waits are the sender's own; the kernel wakes it often enough to heed a shutdown.
+        try Socket.setTimeouts(socket, receive: Limits.pollTime, send: Limits.pollTime)
+        try checked(tt_set_unsent_low_water(socket.rawValue, options.unsentBytes()), "bounding what data stream \(index) holds back")
+        try checked(tt_set_user_timeout(socket.rawValue, UInt32(Limits.stallTime.milliseconds)), "bounding silence on data stream \(index)")
+        if granted < wanted {
+            notes.append("send buffer \(ByteCount(Int(granted))) of \(ByteCount(wanted)) wanted: raise net.core.wmem_max or run as root")
+        }
+        let preface = Preface(role: .data, stream: UInt16(index), session: session)
+        try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
+        let line = describe(socket, granted, notes)
+        return TCPFrameSender(socket: socket, index: index, pages: pages, options: options, line: line)
+    }
+
+    private func describe(_ socket: borrowing Descriptor, _ buffer: Int64, _ notes: [String]) -> String {
+        let congestion = unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: 32) { name in
+            unsafe name.initialize(repeating: 0)
+            _ = unsafe tt_get_congestion_control(socket.rawValue, name.baseAddress!, 31)
+            return unsafe String(cString: name.baseAddress!)
+        }
+        let pacing = options.rate.map { ", paced at \(BitRate(bitsPerSecond: $0.bitsPerSecond / Double(options.streams)))" } ?? ""
+        let extra = notes.isEmpty ? "" : " (\(notes.joined(separator: "; ")))"
+        return "tcp \(congestion)\(pacing), path MTU \(tt_path_mtu(socket.rawValue)), buffer \(ByteCount(Int(buffer)))\(extra)"
+    }
+}
+
+/// Options that both ends of a control stream set.
+func configureControl(_ socket: borrowing Descriptor) throws(TurntableError) {
+    try checked(tt_set_no_delay(socket.rawValue, 1), "setting up the control stream")
+    try checked(tt_set_user_timeout(socket.rawValue, UInt32(Limits.stallTime.milliseconds)), "setting up the control stream")
+    try Socket.setTimeouts(socket, receive: Limits.stallTime, send: Limits.stallTime)
+}

@@ -1,0 +1,54 @@
+/// Every length that a peer can name and every queue, loop and wait that could grow, in one place.
+public enum Limits {
+    /// Extents in one data frame. With ``framePayloadBytes`` this lets a frame hold 256 scattered pages or one run of them.
+    public static let frameExtents = 256
+    /// Page bytes, or device-state bytes, in one data frame.
+    public static let framePayloadBytes = 1 << 20
+    /// Pages in one stripe of memory: what a stream owns as a unit, so that no page ever travels on two streams.
+    public static let stripePages = framePayloadBytes / pageBytes
+    /// Body of one control message.
+    public static let controlBodyBytes = 1 << 20
+    /// Memory regions of a machine.
+    public static let regions = 64
+    /// Pages of one region: 16 TiB.
+    public static let regionPages = 1 << 32
+    /// Bytes of a region's name, and of a machine's.
+    public static let nameBytes = 128
+    /// Bytes of the machine description in an offer.
+    public static let descriptionBytes = 256 << 10
+    /// Bytes of a reason or an error text from the peer.
+    public static let reasonBytes = 4096
+    /// Data streams of one migration.
+    public static let streams = 16
+    /// Device state of a machine: everything the hypervisor saves that is not RAM.
+    public static let deviceStateBytes = 64 << 20
+    /// Rounds of pre-copy before a migration that does not converge is refused.
+    public static let rounds = 64
+    /// Attempts to pause within the budget; each that turns out too long lets the machine run on.
+    public static let pauseAttempts = 3
+    /// Ranges fetched by one dirty scan call.
+    public static let scanRegions = 4096
+    /// Bytes of one stream that open its window while the target prepares.
+    public static let warmUpBytes = 32 << 20
+    /// Migrations that one receiver prepares at once.
+    public static let sessions = 64
+
+    /// A peer that connects says what it wants within this time.
+    public static let helloTime = Nanoseconds.seconds(10)
+    /// The target starts the machine's shell and prepares its memory within this time.
+    public static let prepareTime = Nanoseconds.seconds(120)
+    /// A stream on which bytes are due and none moved for this long is dead.
+    public static let stallTime = Nanoseconds.seconds(30)
+    /// A hypervisor answers a command within this time.
+    public static let hypervisorTime = Nanoseconds.seconds(30)
+    /// How often the source asks the target whether it is there, which also measures the round trip.
+    public static let heartbeatTime = Nanoseconds.milliseconds(500)
+    /// After the hand-off the target says that it runs within this time; then the source reports that it does not know.
+    public static let commitTime = Nanoseconds.seconds(60)
+    /// Connections at a receiver that have not said what they want yet.
+    public static let greetings = 64
+    /// How often a receiver looks for one that has.
+    public static let greetingPollTime = Nanoseconds.milliseconds(5)
+    /// How often a waiting thread looks whether it was cancelled.
+    public static let pollTime = Nanoseconds.milliseconds(100)
+}

@@ -1,0 +1,59 @@
+internal import CTurntableLinux
+internal import Glibc
+public import TurntableCore
+
+/// The one owner of a kernel descriptor; closing happens when it goes out of scope.
+public struct Descriptor: ~Copyable, Sendable {
+    public let rawValue: Int32
+
+    /// Takes ownership of an open descriptor.
+    public init(owning rawValue: Int32) { self.rawValue = rawValue }
+
+    deinit { close(rawValue) }
+
+    public static func open(_ path: String, _ flags: OpenFlags, what: String) throws(TurntableError) -> Descriptor {
+        Descriptor(owning: try checked(unsafe tt_open(path, flags.rawValue | O_CLOEXEC, 0o600), what))
+    }
+
+    /// Gives the descriptor up: whoever gets the number owns it.
+    public consuming func release() -> Int32 {
+        let value = rawValue
+        discard self
+        return value
+    }
+
+    /// A second descriptor for the same open file.
+    public borrowing func duplicate() throws(TurntableError) -> Descriptor {
+        let copy = dup(rawValue)
+        return Descriptor(owning: try checked(copy < 0 ? -errno : copy, "duplicating a descriptor"))
+    }
+}
+
+public struct OpenFlags: Sendable {
+    fileprivate let rawValue: Int32
+    public static let read = OpenFlags(rawValue: O_RDONLY)
+    public static let readWrite = OpenFlags(rawValue: O_RDWR)
+    public static let create = OpenFlags(rawValue: O_WRONLY | O_CREAT | O_TRUNC)
+}
+
+/// The value of a shim call, or its `-errno` as an error. Programmer errors trap: they are our own bugs.
+@discardableResult
+public func checked<Value: SignedInteger>(_ result: Value, _ what: @autoclosure () -> String, remedy: String = "") throws(TurntableError) -> Value {
+    if result >= 0 { return result }
+    let number = Int32(-result)
+    precondition(number != EBADF && number != EFAULT, "\(what()): \(errorText(number))")
+    throw TurntableError(kind(of: number), what(), errorText(number), remedy: remedy)
+}
+
+/// The text of an errno value.
+public func errorText(_ number: Int32) -> String { unsafe String(cString: strerror(number)) }
+
+private func kind(of number: Int32) -> TurntableError.Kind {
+    switch number {
+    case ECONNREFUSED, ECONNRESET, ECONNABORTED, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EAGAIN, ENETDOWN, EHOSTDOWN: .line
+    default: .unsupported
+    }
+}
+
+/// Removes a file or socket if it is there.
+public func removeFile(_ path: String) { unsafe unlink(path) }

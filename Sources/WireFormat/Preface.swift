@@ -1,0 +1,90 @@
+// The first 32 bytes of every connection, from the side that connects. All integers are little-endian.
+//
+//   preface = magic "TURNTBL\n" | lowestVersion u16 | highestVersion u16 | role u16 | stream u16 | session (16 bytes)
+//
+// Version rule: the target answers a control preface with the highest version both speak (Welcome), or refuses. A version
+// changes whenever bytes mean something new; there are no silent extensions.
+
+internal import TurntableCore
+
+/// What a connection is for.
+public enum ConnectionRole: UInt16, Sendable {
+    case control = 0
+    case data = 1
+}
+
+/// Names one migration between two ends. Random, so that a connection cannot join a session by guessing.
+public struct SessionID: Hashable, Sendable, CustomStringConvertible {
+    public static let none = SessionID(high: 0, low: 0)
+    public var high: UInt64
+    public var low: UInt64
+
+    public init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    public static func random() -> SessionID {
+        var generator = SystemRandomNumberGenerator()
+        return SessionID(high: generator.next(), low: generator.next())
+    }
+
+    /// The first eight digits: enough to tell sessions apart in a log, too few to join one.
+    public var description: String { String(high >> 32, radix: 16) }
+}
+
+/// The first bytes of a connection.
+public struct Preface: Equatable, Sendable {
+    public static let bytes = 32
+    /// The versions this build speaks.
+    public static let version: UInt16 = 1
+    static let magic: [UInt8] = Array("TURNTBL\n".utf8)
+
+    public var lowestVersion: UInt16
+    public var highestVersion: UInt16
+    public var role: ConnectionRole
+    public var stream: UInt16
+    public var session: SessionID
+
+    public init(role: ConnectionRole, stream: UInt16 = 0, session: SessionID = .none, lowestVersion: UInt16 = version, highestVersion: UInt16 = version) {
+        self.role = role
+        self.stream = stream
+        self.session = session
+        self.lowestVersion = lowestVersion
+        self.highestVersion = highestVersion
+    }
+
+    public func encoded() -> [UInt8] {
+        var writer = MessageWriter()
+        writer.append(raw: Self.magic)
+        writer.append(lowestVersion)
+        writer.append(highestVersion)
+        writer.append(role.rawValue)
+        writer.append(stream)
+        writer.append(session.high)
+        writer.append(session.low)
+        return writer.bytes
+    }
+
+    public static func decode(_ bytes: [UInt8]) throws(WireError) -> Preface {
+        var reader = MessageReader(bytes)
+        guard try reader.read(raw: magic.count) == magic else { throw WireError(.badMagic, value: UInt64(bytes[0]), limit: UInt64(magic[0]), offset: 0) }
+        let lowest: UInt16 = try reader.read()
+        let highest: UInt16 = try reader.read()
+        let rawRole: UInt16 = try reader.read()
+        guard let role = ConnectionRole(rawValue: rawRole) else { throw WireError(.unknownKind, value: UInt64(rawRole), limit: 1, offset: 12) }
+        let stream: UInt16 = try reader.read()
+        guard stream < Limits.streams else { throw WireError(.tooMany, value: UInt64(stream), limit: UInt64(Limits.streams), offset: 14) }
+        let session = SessionID(high: try reader.read(), low: try reader.read())
+        try reader.end()
+        return Preface(role: role, stream: stream, session: session, lowestVersion: lowest, highestVersion: highest)
+    }
+
+    /// The highest version that both this preface and this build speak.
+    public func commonVersion() throws(WireError) -> UInt16 {
+        guard lowestVersion <= Self.version, highestVersion >= Self.version else {
+            throw WireError(.unsupportedVersion, value: UInt64(highestVersion), limit: UInt64(Self.version), offset: 8)
+        }
+        return Self.version
+    }
+}

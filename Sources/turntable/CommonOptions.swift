@@ -1,0 +1,88 @@
+import ArgumentParser
+import Foundation
+import Hypervisors
+import TurntableCore
+import TurntableLinux
+
+/// The port that `receive` listens on and `send` connects to unless told otherwise.
+let defaultPort: UInt16 = 4906
+
+struct RunDirectoryOption: ParsableArguments {
+    @Option(name: .customLong("run-dir"), help: ArgumentHelp("Where this host keeps track of its machines; also $TURNTABLE_RUN_DIR.", valueName: "directory"))
+    var path: String = environmentValue("TURNTABLE_RUN_DIR") ?? "/run/turntable"
+
+    var directory: RunDirectory { RunDirectory(path) }
+}
+
+struct ByteCountOption: ExpressibleByArgument {
+    let value: ByteCount
+    init?(argument: String) {
+        guard let value = ByteCount(parsing: argument) else { return nil }
+        self.value = value
+    }
+}
+
+struct RateOption: ExpressibleByArgument {
+    let value: BitRate
+    init?(argument: String) {
+        guard let value = BitRate(parsing: argument) else { return nil }
+        self.value = value
+    }
+}
+
+struct TimeOption: ExpressibleByArgument {
+    let value: Nanoseconds
+    init?(argument: String) {
+        guard let value = Nanoseconds(parsing: argument) else { return nil }
+        self.value = value
+    }
+    init(_ value: Nanoseconds) { self.value = value }
+    var defaultValueDescription: String { value.description }
+}
+
+/// Runs a command's work and turns its error into one line and an exit code.
+func reportingErrors(json: Bool = false, _ body: () throws -> Void) throws {
+    do { try body() } catch let error as TurntableError {
+        if json {
+            print(jsonLine(["event": .text("failed"), "kind": .text(error.kind.rawValue), "what": .text(error.what), "why": .text(error.why), "remedy": .text(error.remedy)]))
+        }
+        FileHandle.standardError.write(Data("turntable: \(error)\n".utf8))
+        throw ExitCode(error.kind.exitCode)
+    }
+}
+
+/// A JSON value as events are made of.
+enum EventValue: Encodable {
+    case text(String)
+    case number(Double)
+    case object(any Encodable)
+
+    func encode(to encoder: any Encoder) throws {
+        switch self {
+        case .text(let value): try value.encode(to: encoder)
+        case .number(let value): try value.encode(to: encoder)
+        case .object(let value): try value.encode(to: encoder)
+        }
+    }
+}
+
+func jsonLine(_ members: [String: EventValue]) -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    guard let data = try? encoder.encode(members) else { preconditionFailure("an event is JSON") }
+    return String(decoding: data, as: UTF8.self)
+}
+
+/// This program's own path, to start it again.
+func ownExecutable() -> String {
+    (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+}
+
+/// The library that is preloaded into QEMU: beside this program, in ../lib/turntable, or where $TURNTABLE_RAM_LIBRARY says.
+func preloadLibrary() throws(TurntableError) -> String {
+    let own = URL(filePath: ownExecutable()).deletingLastPathComponent()
+    var places = [own.appending(path: "libturntable-ram.so").path, own.appending(path: "../lib/turntable/libturntable-ram.so").standardized.path]
+    if let named = environmentValue("TURNTABLE_RAM_LIBRARY") { places = [named] }
+    if let found = places.first(where: { FileManager.default.fileExists(atPath: $0) }) { return found }
+    throw TurntableError(.unsupported, "looking for libturntable-ram.so", "it is not at \(places.joined(separator: " nor at "))", remedy: "build it with `make build`, or set TURNTABLE_RAM_LIBRARY")
+}

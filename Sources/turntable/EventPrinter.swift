@@ -1,0 +1,114 @@
+import Foundation
+import MigrationEngine
+import TurntableCore
+import TurntableLinux
+
+/// Says what happens: a live line on a terminal, plain lines elsewhere, JSON objects when asked.
+final class EventPrinter: Sendable {
+    private struct State {
+        var lineIsOpen = false
+        var status = #"{"phase":"connecting"}"#
+        var lastPlainProgress = Nanoseconds.zero
+    }
+    private let json: Bool
+    private let isTerminal: Bool
+    private let state = Monitor(State())
+
+    /// Without a terminal a progress line is printed this often.
+    private static let plainProgressTime = Nanoseconds.seconds(2)
+
+    init(json: Bool) {
+        self.json = json
+        isTerminal = !json && isatty(1) == 1
+    }
+
+    /// The latest event as JSON, for `turntable status`.
+    var lastStatus: String { state.read { $0.status } }
+
+    func note(_ text: String) { say(["event": .text("note"), "text": .text(text)], "\(text)") }
+
+    func listening(_ address: Address) { say(["event": .text("listening"), "address": .text("\(address)")], "listening on \(address)") }
+
+    // MARK: - Source
+
+    func source(_ event: MigrationEvent) {
+        switch event {
+        case .note(let text): note(text)
+        case .phase(let phase):
+            remember(["event": .text("phase"), "phase": .text(phase.rawValue)])
+            if json { say(["event": .text("phase"), "phase": .text(phase.rawValue)], "") }
+        case .progress(let progress):
+            let members: [String: EventValue] = ["event": .text("progress"), "progress": .object(progress)]
+            remember(members)
+            showProgress(progress, members)
+        case .round(let round):
+            say(
+                ["event": .text("round"), "round": .object(round)],
+                "round \(round.round): \(round.pagesSent) pages, \(ByteCount(round.bytesOnWire)) in \(Nanoseconds.milliseconds(round.milliseconds)) at \(BitRate(bitsPerSecond: round.rateBitsPerSecond)); "
+                    + "\(round.pagesLeft) pages left, guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, predicted blackout \(Nanoseconds.milliseconds(round.predictedBlackoutMilliseconds))")
+        }
+    }
+
+    func completed(_ report: MigrationReport, to address: Address) {
+        let blackout = report.blackout
+        func milliseconds(_ value: Double) -> String { Nanoseconds.milliseconds(value).description }
+        say(
+            ["event": .text("completed"), "report": .object(report)],
+            """
+            \(report.machine) runs at \(address) (epoch \(report.epoch))
+              moved \(ByteCount(report.memoryBytes)) of memory in \(Nanoseconds.seconds(report.totalSeconds)): \(report.pagesSent) pages, \(ByteCount(report.bytesOnWire)) on the wire, \(report.rounds.count) rounds, bulk \(BitRate(bitsPerSecond: report.bulkRateBitsPerSecond)), round trip \(milliseconds(report.roundTripMilliseconds))
+              stood still \(milliseconds(blackout.totalMilliseconds)) of \(milliseconds(blackout.budgetMilliseconds)) allowed (predicted \(milliseconds(blackout.predictedMilliseconds))): pause \(milliseconds(blackout.pauseMilliseconds)), scan \(milliseconds(blackout.lastScanMilliseconds)), \(blackout.lastPages) last pages and \(ByteCount(blackout.deviceStateBytes)) of device state \(milliseconds(blackout.lastPagesMilliseconds)), one way \(milliseconds(blackout.oneWayMilliseconds)), arrival \(milliseconds(blackout.drainMilliseconds)), devices \(milliseconds(blackout.deviceLoadMilliseconds)), resume \(milliseconds(blackout.resumeMilliseconds))
+              streams: \(report.streams.joined(separator: "; "))
+            """)
+        if blackout.totalMilliseconds > blackout.budgetMilliseconds {
+            note("the budget of \(milliseconds(blackout.budgetMilliseconds)) was exceeded after the hand-off, when it could not be taken back")
+        }
+    }
+
+    // MARK: - Target
+
+    func target(_ event: MigrationEvent) {
+        if case .phase(let phase) = event, json { say(["event": .text("phase"), "phase": .text(phase.rawValue)], "") }
+    }
+
+    func received(_ outcome: TargetMigration.Outcome, from peer: String) {
+        say(
+            ["event": .text("received"), "machine": .text(outcome.machine), "from": .text(peer), "epoch": .number(Double(outcome.epoch.value))],
+            "\(outcome.machine) from \(peer) runs here (epoch \(outcome.epoch.value))")
+    }
+
+    func notReceived(_ error: TurntableError, from peer: String) {
+        say(["event": .text("notReceived"), "from": .text(peer), "kind": .text(error.kind.rawValue), "why": .text(error.description)], "nothing received from \(peer): \(error)")
+    }
+
+    // MARK: - Output
+
+    private func remember(_ members: [String: EventValue]) { state.update { $0.status = jsonLine(members) } }
+
+    private func say(_ members: [String: EventValue], _ text: String) {
+        state.update { state in
+            let clear = state.lineIsOpen ? "\r\u{1b}[K" : ""
+            state.lineIsOpen = false
+            write(clear + (json ? jsonLine(members) : text) + "\n")
+        }
+    }
+
+    private func showProgress(_ progress: ProgressReport, _ members: [String: EventValue]) {
+        let predicted = progress.predictedBlackoutMilliseconds > 0 ? Nanoseconds.milliseconds(progress.predictedBlackoutMilliseconds).description : "not known yet"
+        let text =
+            "round \(progress.round)  \(progress.pagesLeft) pages left  dirty \(ByteCount(Int(progress.dirtyBytesPerSecond)))/s  "
+            + "\(BitRate(bitsPerSecond: progress.rateBitsPerSecond))  blackout \(predicted)  \(Nanoseconds.seconds(progress.secondsLeft)) left"
+        state.update { state in
+            if json { return write(jsonLine(members) + "\n") }
+            if isTerminal {
+                state.lineIsOpen = true
+                return write("\r\u{1b}[K" + text)
+            }
+            guard Clock.now - state.lastPlainProgress >= Self.plainProgressTime else { return }
+            state.lastPlainProgress = Clock.now
+            write(text + "\n")
+        }
+    }
+
+    private func write(_ text: String) { FileHandle.standardOutput.write(Data(text.utf8)) }
+}

@@ -1,0 +1,41 @@
+import ArgumentParser
+import Foundation
+import Hypervisors
+import TurntableCore
+
+struct RunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Start a QEMU machine that can be moved.",
+        discussion: """
+            Starts any QEMU command line, unchanged but for its memory, which is put in files that Turntable can send from, and \
+            for a monitor socket of Turntable's own. Stays in the foreground and ends with QEMU's exit code.
+
+            EXAMPLES
+              turntable run --name web -- qemu-system-x86_64 -m 2G -drive file=web.img,format=raw -nographic
+              turntable run --incoming --name web -- qemu-system-x86_64 …   (waits for a machine; see receive --qmp)
+            """)
+
+    @Option(help: ArgumentHelp("What the machine is called here and at the target. Default: QEMU's -name, else vm-PID.", valueName: "name"))
+    var name: String?
+    @Flag(help: "Wait for a machine to be received instead of booting.")
+    var incoming = false
+    @Option(help: .hidden)
+    var epoch: UInt64 = 1
+    @OptionGroup var runDirectory: RunDirectoryOption
+    @Argument(parsing: .postTerminator, help: "QEMU and its arguments, after --.")
+    var command: [String] = []
+
+    func run() throws {
+        try reportingErrors {
+            let commandLine = try QEMUCommandLine(command)
+            let name = name ?? commandLine.guestName ?? "vm-\(ProcessInfo.processInfo.processIdentifier)"
+            let launcher = QEMULauncher(
+                directory: runDirectory.directory, name: name, epoch: Epoch(epoch), isIncoming: incoming, commandLine: commandLine, preload: try preloadLibrary())
+            let code = try launcher.run { record in
+                FileHandle.standardError.write(Data("turntable: \(name) runs, process \(record.process)\n".utf8))
+            }
+            if code != 0 { throw ExitCode(code) }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+import ArgumentParser
+import ControlShim
+import Foundation
+import Hypervisors
+import MigrationEngine
+import TransportTCP
+import TurntableCore
+import TurntableLinux
+
+struct SendCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "send",
+        abstract: "Move a running machine to another host.",
+        discussion: """
+            Sends the machine's memory while it runs, pauses it when what is left fits the downtime budget, and hands it over. \
+            When the budget cannot be kept the machine runs on here and the figures say why.
+
+            EXAMPLES
+              turntable send web target.example
+              turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
+              turntable send web 10.5.0.2:4906 --streams 4 --json
+            """)
+
+    @Argument(help: "The machine, as `turntable status` lists it.") var machine: String
+    @Argument(help: ArgumentHelp("Where `turntable receive` listens.", valueName: "host:port")) var target: String
+    @Option(help: ArgumentHelp("The longest the machine may stand still.", valueName: "time")) var downtime = TimeOption(.milliseconds(300))
+    @Option(help: ArgumentHelp("The bandwidth to use, such as that of a reserved lightpath. Default: what the line gives.", valueName: "rate")) var rate: RateOption?
+    @Option(help: ArgumentHelp("The line's round trip. Default: measured.", valueName: "time")) var rtt: TimeOption?
+    @Option(help: ArgumentHelp("Data streams, 1 to \(Limits.streams).", valueName: "n")) var streams = 1
+    @Option(help: ArgumentHelp("Congestion control. Default: cubic, or bbr on a long line with no --rate.", valueName: "name")) var congestion: String?
+    @Option(name: .customLong("send-method"), help: ArgumentHelp("copied, spliced or zero-copy. Default: what costs least, measured.", valueName: "method")) var sendMethod: String?
+    @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var runDirectory: RunDirectoryOption
+
+    func run() throws {
+        try reportingErrors(json: json) {
+            guard let address = Address(parsing: target, defaultPort: defaultPort) else { throw TurntableError(.usage, "the target \(target)", "it is no host:port") }
+            guard (1...Limits.streams).contains(streams) else { throw TurntableError(.usage, "--streams \(streams)", "it must be 1 to \(Limits.streams)") }
+            var line = LineOptions()
+            line.rate = rate?.value
+            line.roundTrip = rtt?.value
+            line.streams = streams
+            line.congestionControl = congestion
+            if let sendMethod {
+                guard let method = SendMethod(rawValue: sendMethod) else {
+                    throw TurntableError(.usage, "--send-method \(sendMethod)", "it must be \(SendMethod.allCases.map(\.rawValue).joined(separator: ", "))")
+                }
+                line.sendMethod = method
+            }
+            var options = MigrationOptions()
+            options.streams = streams
+            options.budget = downtime.value
+            options.statedRate = rate?.value
+            options.roundTrip = rtt?.value
+
+            let printer = EventPrinter(json: json)
+            let source = try QEMUSourceMachine(machine, in: runDirectory.directory)
+            let migration = SourceMigration(machine: source, transport: TCPSourceTransport(address: address, options: line), options: options) { printer.source($0) }
+            Signals.onInterrupt { _ in
+                if !migration.cancel() { printer.note("too late to cancel: the right to run was handed off") }
+            }
+            let path = runDirectory.directory.migrationSocket(of: machine)
+            if (try? MigrationDoor.ask("status", at: path)) != nil {
+                throw TurntableError(.refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
+            }
+            let door = try MigrationDoor(path: path, status: { printer.lastStatus }, cancel: { migration.cancel() })
+            defer { door.close() }
+            printer.completed(try migration.run(), to: address)
+        }
+    }
+}

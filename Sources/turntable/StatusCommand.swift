@@ -1,0 +1,56 @@
+import ArgumentParser
+import ControlShim
+import Foundation
+import Hypervisors
+import TurntableCore
+
+struct StatusCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status", abstract: "Show the machines of this host and their migrations.",
+        discussion: "EXAMPLES\n  turntable status\n  turntable status web --json")
+
+    @Argument(help: "One machine. Default: all.") var machine: String?
+    @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var runDirectory: RunDirectoryOption
+
+    func run() throws {
+        try reportingErrors(json: json) {
+            let names = machine.map { [$0] } ?? runDirectory.directory.machines()
+            if names.isEmpty && !json { print("no machines in \(runDirectory.directory.path)") }
+            for name in names { try show(runDirectory.directory.read(name)) }
+        }
+    }
+
+    private func show(_ record: MachineRecord) {
+        let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
+        let state = !record.isAlive ? "dead" : migration != nil ? "migrating" : record.isIncoming ? "incoming" : "here"
+        if json {
+            print(jsonLine(["machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)), "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? "")]))
+        } else {
+            print("\(record.name)  \(state)  process \(record.process)  epoch \(record.epoch.value)\(migration.map { "  \($0)" } ?? "")")
+        }
+    }
+}
+
+struct CancelCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cancel", abstract: "Stop a migration before its hand-off; the machine runs on here.",
+        discussion: "Ends with 0 if the migration was stopped, with 8 if the right to run was handed off already.\n\nEXAMPLES\n  turntable cancel web")
+
+    @Argument(help: "The machine.") var machine: String
+    @OptionGroup var runDirectory: RunDirectoryOption
+
+    func run() throws {
+        try reportingErrors {
+            _ = try runDirectory.directory.read(machine)
+            let answer: String
+            do { answer = try MigrationDoor.ask("cancel", at: runDirectory.directory.migrationSocket(of: machine)) } catch {
+                throw TurntableError(.usage, "cancelling the migration of \(machine)", "it is not being moved from here")
+            }
+            guard answer == "cancelled" else {
+                throw TurntableError(.relinquished, "cancelling the migration of \(machine)", "the right to run was handed off already", remedy: "look at the target")
+            }
+            print("\(machine): cancelled, it runs on here")
+        }
+    }
+}
