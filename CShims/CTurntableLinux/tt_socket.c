@@ -31,6 +31,9 @@ int tt_tcp_status(int fd, struct tt_tcp_status *status) {
     status->delivery_rate_bytes_per_second = info.tcpi_delivery_rate;
     status->delivery_rate_is_application_limited = info.tcpi_delivery_rate_app_limited;
     status->unsent_bytes = info.tcpi_notsent_bytes;
+    uint64_t congestion_window = (uint64_t)info.tcpi_snd_cwnd * info.tcpi_snd_mss;
+    status->window_bytes = congestion_window < info.tcpi_snd_wnd ? (uint32_t)congestion_window : info.tcpi_snd_wnd;
+    status->in_flight_segments = info.tcpi_unacked;
     return 0;
 }
 

@@ -237,6 +237,7 @@ public final class SourceMigration: Sendable {
             }
         }
         try tick(senders)
+        try settle(senders)
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
         try machine.checkAlive()
@@ -261,6 +262,26 @@ public final class SourceMigration: Sendable {
     private static let longLine = Nanoseconds.milliseconds(5)
     private static let tickTime = Nanoseconds.milliseconds(20)
     private static let progressTime = Nanoseconds.milliseconds(200)
+
+    /// While a window is still opening, bytes wait for it, not for the line: up to a round trip more, which no rate
+    /// tells. Such a wait must be over before a pause, so it is waited for here, where the machine runs.
+    private func settle(_ senders: [StripeSender]) throws(TurntableError) {
+        let meter = state.read { $0.meter }
+        guard meter.roundTrip != .forever else { return }
+        let deadline = Clock.now + meter.roundTrip + meter.roundTrip
+        while Clock.now < deadline {
+            let isSettled = senders.allSatisfy { sender in
+                let status = sender.status
+                let product = meter.estimate.rate.bytesPerSecond * meter.roundTrip.seconds / Double(senders.count)
+                let room = status.windowBytes - status.inFlightBytes
+                let isOpen = status.windowBytes == ByteCount(0) || Double(status.windowBytes.value) >= product
+                return isOpen || status.unsentBytes == ByteCount(0) && room >= machine.deviceCost.bytes
+            }
+            if isSettled { return }
+            try tick(senders)
+            Clock.sleep(Self.tickTime)
+        }
+    }
 
     private func drainAll(_ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) {
         for (region, bitmap) in shared.pending.enumerated() {

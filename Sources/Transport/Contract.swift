@@ -27,6 +27,10 @@ public struct LineStatus: Sendable, Equatable {
     public var unsentBytes = ByteCount(0)
     /// Bytes that the far end has acknowledged, over the stream's life.
     public var acknowledgedBytes = ByteCount(0)
+    /// What congestion control and the far end let be on the line at once; zero when nothing limits it.
+    public var windowBytes = ByteCount(0)
+    /// Bytes on the line, not acknowledged yet.
+    public var inFlightBytes = ByteCount(0)
     /// Segments sent again, over the stream's life.
     public var retransmissions = 0
     public init() {}

@@ -79,6 +79,8 @@ internal import WireFormat
         status.roundTrip = Nanoseconds(Int64(information.rtt_microseconds) * 1000)
         status.unsentBytes = ByteCount(Int(information.unsent_bytes))
         status.acknowledgedBytes = ByteCount(Int(information.acknowledged_bytes))
+        status.windowBytes = ByteCount(Int(information.window_bytes))
+        status.inFlightBytes = ByteCount(Int(information.in_flight_segments) * Int(information.segment_bytes))
         status.retransmissions = Int(information.retransmitted_segments)
         return status
     }

@@ -43,10 +43,12 @@ public final class TCPSourceTransport: SourceTransport {
                 }
                 notes.append("no \(congestion) here")
             }
-            if let rate = options.rate {
-                try checked(tt_set_pacing_rate(socket.rawValue, UInt64(rate.bytesPerSecond / Double(options.streams))), "pacing data stream \(index)")
+            if let rate = options.pacingRate {
+                try checked(tt_set_pacing_rate(socket.rawValue, UInt64(rate.bytesPerSecond)), "pacing data stream \(index)")
             }
         }
+        // A frame's end must not wait for an acknowledgement; within a frame MSG_MORE joins what belongs together.
+        try checked(tt_set_no_delay(socket.rawValue, 1), "setting up data stream \(index)")
         // The waits are the sender's own; the kernel wakes it often enough to heed a shutdown.
         try Socket.setTimeouts(socket, receive: Limits.pollTime, send: Limits.pollTime)
         try checked(tt_set_unsent_low_water(socket.rawValue, options.unsentBytes()), "bounding what data stream \(index) holds back")
@@ -66,7 +68,7 @@ public final class TCPSourceTransport: SourceTransport {
             _ = unsafe tt_get_congestion_control(socket.rawValue, name.baseAddress!, 31)
             return unsafe String(cString: name.baseAddress!)
         }
-        let pacing = options.rate.map { ", paced at \(BitRate(bitsPerSecond: $0.bitsPerSecond / Double(options.streams)))" } ?? ""
+        let pacing = options.pacingRate.map { ", paced at \($0)" } ?? ""
         let extra = notes.isEmpty ? "" : " (\(notes.joined(separator: "; ")))"
         return "tcp \(congestion)\(pacing), path MTU \(tt_path_mtu(socket.rawValue)), buffer \(ByteCount(Int(buffer)))\(extra)"
     }

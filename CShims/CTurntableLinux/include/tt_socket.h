@@ -14,6 +14,8 @@ struct tt_tcp_status {
     uint64_t acknowledged_bytes;
     uint64_t delivery_rate_bytes_per_second;
     uint32_t unsent_bytes;
+    uint32_t window_bytes;  // the smaller of congestion window and the peer's
+    uint32_t in_flight_segments;
     int delivery_rate_is_application_limited;
 };
 int tt_tcp_status(int fd, struct tt_tcp_status *status);
