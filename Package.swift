@@ -42,7 +42,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "turntable-lightpath", dependencies: ["TurntableLinux", "CTurntableLinux", argumentParser], path: "perf/lightpath", swiftSettings: strict),
+            name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath", exclude: ["README.md", "check"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,6 +1,0 @@
-import ArgumentParser
-
-@main
-struct Lightpath: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "turntable-lightpath")
-}
