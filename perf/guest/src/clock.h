@@ -1,9 +1,12 @@
-// The clocks of the guest in nanoseconds, and the pace that every program here keeps.
+// The clocks of the guest in nanoseconds, and what the programs that keep time have in common.
 #ifndef TURNTABLE_GUEST_CLOCK_H
 #define TURNTABLE_GUEST_CLOCK_H
 
 #include <errno.h>
+#include <sched.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define NANOSECONDS_PER_SECOND 1000000000LL
@@ -20,6 +23,13 @@ static inline void sleep_until(int64_t deadline) {
     struct timespec when = {deadline / NANOSECONDS_PER_SECOND, deadline % NANOSECONDS_PER_SECOND};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) == EINTR) {
     }
+}
+
+// Before every ordinary process, and never waiting for a page.
+static inline void run_as_instrument(int priority) {
+    struct sched_param parameters = {.sched_priority = priority};
+    if (sched_setscheduler(0, SCHED_FIFO, &parameters) != 0) perror("sched_setscheduler SCHED_FIFO");
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) perror("mlockall");
 }
 
 #endif
