@@ -1,5 +1,5 @@
-// probe [THRESHOLD_MS]: the paper's internal measurement of downtime (its Table 1). Every 0.2 ms it reads the clock, and
-// it reports every interruption of at least THRESHOLD_MS (50, as in the paper).
+// probe [THRESHOLD_MS [PERIOD_US]]: the paper's internal measurement of downtime (its Table 1). Every PERIOD_US (200, as in
+// the paper) it reads the clock, and it reports every interruption of at least THRESHOLD_MS (50, as in the paper).
 //
 // The guest's own clock sees only a part of a migration: QEMU stops it together with the guest. The battery-backed clock
 // (an MC146818) does not stop, since QEMU computes it from the host's CLOCK_REALTIME. Its register holds whole seconds, but
@@ -16,7 +16,8 @@
 
 #include "clock.h"
 
-#define PERIOD (NANOSECONDS_PER_MILLISECOND / 5)
+#define POLL_PERIOD (NANOSECONDS_PER_MILLISECOND / 5)
+#define PERIOD_MICROSECONDS_MAX 2000
 #define POLL_BEFORE_EDGE (3 * NANOSECONDS_PER_MILLISECOND)
 // An interval within this of its right length, without an interruption in it, ends a report.
 #define QUIET (5 * NANOSECONDS_PER_MILLISECOND)
@@ -56,7 +57,7 @@ static bool rtc_ticks(void) {
     int64_t limit = clock_nanoseconds(CLOCK_MONOTONIC) + 3 * NANOSECONDS_PER_SECOND / 2;
     while (clock_nanoseconds(CLOCK_MONOTONIC) < limit) {
         if (rtc_value(rtc_seconds) != first) return true;
-        sleep_until(clock_nanoseconds(CLOCK_MONOTONIC) + PERIOD);
+        sleep_until(clock_nanoseconds(CLOCK_MONOTONIC) + POLL_PERIOD);
     }
     return false;
 }
@@ -77,9 +78,13 @@ struct edge_finder {
     int64_t last_poll;
 };
 
+static bool polling(const struct edge_finder *finder, int64_t now) {
+    return finder->seeking || now >= finder->next_due - POLL_BEFORE_EDGE;
+}
+
 // To be called at every tick; true when this tick found an edge.
 static bool find_edge(struct edge_finder *finder, int64_t now, struct edge *edge) {
-    if (!finder->seeking && now < finder->next_due - POLL_BEFORE_EDGE) return false;
+    if (!polling(finder, now)) return false;
     if (!finder->has_rtc) {
         finder->next_due = now + NANOSECONDS_PER_SECOND;
         *edge = (struct edge){now, clock_nanoseconds(CLOCK_BOOTTIME), 0};
@@ -109,8 +114,8 @@ static double milliseconds(int64_t nanoseconds) { return (double)nanoseconds / N
 // interruption itself splits the hidden part over two intervals.
 struct span {
     struct edge from;
-    int64_t largest, largest_at;  // the largest time between two ticks
-    int interruptions;            // how many of them reached the threshold
+    int64_t visible, visible_at;  // the sum of the times between ticks that reached the threshold, and the first of them
+    int64_t longest_tick;         // whether it did or not: what this guest calls normal
 };
 
 // The guest's nanoseconds in a second of the reference: the guest's clock may be off by some parts in ten thousand.
@@ -125,15 +130,20 @@ static int64_t hidden_between(const struct edge *from, const struct edge *to, bo
 }
 
 static void report(const struct span *span, const struct edge *to, int64_t hidden) {
-    printf("{\"probe\":\"gap\",\"at_s\":%.3f,\"visible_ms\":%.1f,\"hidden_ms\":%.1f,\"total_ms\":%.1f,\"error_ms\":%.1f,\"visible_gaps\":%d}\n",
-           (double)span->largest_at / NANOSECONDS_PER_SECOND, milliseconds(span->largest), milliseconds(hidden),
-           milliseconds(span->largest + hidden), milliseconds(span->from.error + to->error), span->interruptions);
+    // What is hidden left no mark in the guest's time: it came after the last quiet edge, and that is all to be said.
+    int64_t at = span->visible != 0 ? span->visible_at : span->from.guest;
+    printf("{\"probe\":\"gap\",\"at_s\":%.3f,\"visible_ms\":%.1f,\"hidden_ms\":%.1f,\"total_ms\":%.1f,"
+           "\"error_ms\":%.1f,\"longest_tick_ms\":%.1f}\n",
+           (double)at / NANOSECONDS_PER_SECOND, milliseconds(span->visible), milliseconds(hidden), milliseconds(span->visible + hidden),
+           milliseconds(span->from.error + to->error), milliseconds(span->longest_tick));
 }
 
 int main(int count, char **values) {
     int64_t threshold = (count > 1 ? atoi(values[1]) : 50) * NANOSECONDS_PER_MILLISECOND;
-    if (threshold <= QUIET) {
-        fprintf(stderr, "usage: probe [THRESHOLD_MS], more than %lld\n", QUIET / NANOSECONDS_PER_MILLISECOND);
+    int64_t period = (count > 2 ? atoi(values[2]) : 200) * 1000LL;
+    if (threshold <= QUIET || period <= 0 || period > PERIOD_MICROSECONDS_MAX * 1000LL) {
+        fprintf(stderr, "usage: probe [THRESHOLD_MS [PERIOD_US]]; the threshold above %lld, the period at most %d\n",
+                QUIET / NANOSECONDS_PER_MILLISECOND, PERIOD_MICROSECONDS_MAX);
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -141,24 +151,20 @@ int main(int count, char **values) {
     struct edge_finder finder = {.has_rtc = rtc_ticks(), .second = -1};
     finder.seeking = finder.has_rtc;
     if (finder.has_rtc) finder.second = rtc_value(rtc_seconds);
-    printf("{\"probe\":\"ready\",\"reference\":\"%s\"}\n", finder.has_rtc ? "rtc" : "boottime");
-
     struct span span = {0};
     struct edge last_edge = {0};
     int64_t last = clock_nanoseconds(CLOCK_MONOTONIC), deadline = last, quiet_since = last;
     finder.last_poll = last;
     for (;;) {
         // A tick that comes late moves the ones after it: ticks in a burst would measure nothing.
-        deadline += PERIOD;
+        deadline += polling(&finder, last) && period > POLL_PERIOD ? POLL_PERIOD : period;
         if (deadline < last) deadline = last;
         sleep_until(deadline);
         int64_t now = clock_nanoseconds(CLOCK_MONOTONIC);
-        if (now - last > span.largest) {
-            span.largest = now - last;
-            span.largest_at = last;
-        }
+        if (now - last > span.longest_tick) span.longest_tick = now - last;
         if (now - last >= threshold) {
-            span.interruptions++;
+            if (span.visible == 0) span.visible_at = last;
+            span.visible += now - last;
             quiet_since = now;
         }
         last = now;
@@ -168,13 +174,15 @@ int main(int count, char **values) {
         if (span.from.guest == 0) {  // the first edge: nothing to compare it with
             last_edge = edge;
             span = (struct span){.from = edge};
+            printf("{\"probe\":\"ready\",\"at_s\":%.3f,\"reference\":\"%s\"}\n", (double)now / NANOSECONDS_PER_SECOND,
+                   finder.has_rtc ? "rtc" : "boottime");
             continue;
         }
         int64_t step = hidden_between(&last_edge, &edge, finder.has_rtc);
         bool quiet = llabs(step) < QUIET && quiet_since <= last_edge.guest;
         if (quiet || edge.guest - span.from.guest > REPORT_SPAN_MAX) {
             int64_t hidden = hidden_between(&span.from, &edge, finder.has_rtc);
-            if (span.largest + llabs(hidden) >= threshold) {
+            if (span.visible + llabs(hidden) >= threshold) {
                 report(&span, &edge, hidden);
             } else if (finder.has_rtc) {
                 second_by_guest -= step / 8;  // a slow average: an edge alone is only good to a tick
