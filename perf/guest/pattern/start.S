@@ -1,0 +1,49 @@
+// Entry by the PVH note: 32-bit protected mode, flat segments, no paging, interrupts off, %ebx = struct hvm_start_info.
+// Any machine monitor that boots PVH kernels enters here: no multiboot header, no real mode of our own.
+
+    .section .note.pvh, "a", @note
+    .long 4, 4, 18                  // name size, value size, XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .long start
+
+    .text
+    .globl start
+start:
+    cld
+    movl $stack_top, %esp
+    lgdt gdt_pointer                // the entry's own table may lie in memory that gets filled
+    ljmp $8, $1f
+1:  movl $16, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    pushl %ebx
+    call main
+2:  cli
+    hlt
+    jmp 2b
+
+    // The only interrupt that is let through: it counts, so that `hlt` has something to wake it.
+    .globl timer_entry
+timer_entry:
+    pushl %eax
+    incl ticks
+    movb $0x20, %al                 // end of interrupt
+    outb %al, $0x20
+    popl %eax
+    iret
+
+    .section .rodata
+    .balign 8
+gdt:
+    .quad 0
+    .quad 0x00cf9b000000ffff        // code and data over all 4 GiB
+    .quad 0x00cf93000000ffff
+gdt_pointer:
+    .word . - gdt - 1
+    .long gdt
+
+    .bss
+    .balign 16
+    .skip 16384
+stack_top:
