@@ -1,0 +1,38 @@
+# What a stranger needs: `make demo` and `make test`. Both install what they need on Debian 12 with Swift 6.3.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BUILD := .build/release
+DEBUG := .build/debug
+PRELOAD := libturntable-ram.so
+CFLAGS_PRELOAD := -O2 -Wall -Wextra -Werror -shared -fPIC
+
+.PHONY: help packages build guest demo test bench fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+packages: ## the Debian packages that building, testing and the demo need
+	@perf/packages
+
+build: packages ## release programs, and the library that is preloaded into QEMU, in .build/release
+	swift build -c release --product turntable
+	swift build -c release --product turntable-lightpath
+	$(CC) $(CFLAGS_PRELOAD) CShims/TurntableRAM/turntable_ram.c -o $(BUILD)/$(PRELOAD)
+
+guest: packages ## the guests that are moved in tests and demo, in .cache/guest
+	perf/guest/build
+
+demo: build guest ## a Linux machine moves there and back over a 1 Gb/s, 175 ms line while it works
+	$(BUILD)/turntable demo
+
+test: build guest ## every test: units, conformance, fuzz corpus, real QEMU machines, instruments
+	perf/test
+
+bench: build guest ## the benchmarks of docs/performance.md, side by side with the alternatives
+	perf/bench/all
+
+fuzz: ## the decoders under libFuzzer; SECONDS_EACH=60
+	perf/fuzz/run $(or $(SECONDS_EACH),60)
+
+clean: ## everything that was built
+	rm -rf .build .cache
