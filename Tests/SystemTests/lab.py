@@ -27,7 +27,7 @@ PATTERN = str(GUESTS / "pattern.elf")
 
 PAGE_BYTES = 4096
 WAIT_SECONDS = 20  # for anything that a machine or a program of ours does; twice what a loaded computer needs
-ACCELERATORS = {"tcg": ["-accel", "tcg"], "kvm": ["-accel", "kvm", "-cpu", "qemu64"]}
+ACCELERATORS = {"tcg": ["-accel", "tcg"], "kvm": ["-accel", "kvm", "-cpu", "qemu64"], "kvm, no clock": ["-accel", "kvm", "-cpu", "qemu64,kvmclock=off"]}
 
 
 class Timeout(AssertionError):
@@ -204,10 +204,10 @@ class Machine:
         found = re.findall(r"writes=(\d+)", self.text())
         return int(found[-1]) if found else 0
 
-    def wait_advance(self):
+    def wait_advance(self, seconds=WAIT_SECONDS):
         """It runs: its counter goes on from where it is."""
         before = self.writes()
-        wait_for(f"progress of the guest on {self.console.name} after {before} writes", lambda: self.writes() > before)
+        wait_for(f"progress of the guest on {self.console.name} after {before} writes", lambda: self.writes() > before, seconds)
         return before
 
     def memory(self, writable=False):
@@ -256,7 +256,7 @@ class Lab:
             "qemu-system-x86_64", *ACCELERATORS[accelerator], *memory, "-nodefaults", "-display", "none", "-serial", f"file:{machine.console}",
             "-qmp", f"unix:{machine.monitor_path},server=on,wait=off", "-kernel", kernel, "-append", append, *extra]
 
-    def machine(self, name="m", side="source", ready=r"PATTERN filled.*\n", namespace=None, command=None, user=None, environment=None, options=(), **details):
+    def machine(self, name="m", side="source", ready=r"PATTERN filled.*\n", namespace=None, command=None, user=None, environment=None, options=(), seconds=WAIT_SECONDS, **details):
         """Starts a machine and waits for `ready` on its console."""
         machine = Machine(self, side, name)
         machine.program = self.turntable(
@@ -265,7 +265,7 @@ class Lab:
         machine.program.wait_error("runs, process")
         self.machines.append(machine)
         if ready:
-            machine.wait_text(ready)
+            machine.wait_text(ready, seconds)
         return machine
 
     def arrival(self, name="m", side="target"):
@@ -419,7 +419,7 @@ def kvm_problem():
         return f"/dev/kvm: {error.strerror}"
     lab = Lab()
     try:
-        lab.machine(accelerator="kvm", memory=("-m", "16"))
+        lab.machine(accelerator="kvm", memory=("-m", "4"), ready="PATTERN up")
         return None
     except Timeout as error:
         return f"the guest does not come up under KVM: {str(error).splitlines()[0]}"
