@@ -189,10 +189,6 @@ class Machine:
     def resume(self):
         self._ask("cont")
 
-    def quit(self):
-        with contextlib.suppress(ConnectionError):
-            self._ask("quit")
-
     def text(self):
         return self.console.read_text(errors="replace") if self.console.exists() else ""
 
@@ -343,8 +339,7 @@ class Lab:
         problems = []
         for machine in self.machines:
             with contextlib.suppress(Exception):
-                os.kill(machine.number, signal.SIGCONT)
-                machine.quit()
+                os.kill(machine.number, signal.SIGTERM)
         for program in self.programs:
             if program.process.poll() is None and (program.arguments[0] != TURNTABLE or program.arguments[1] != "run"):
                 program.signal(signal.SIGTERM)
