@@ -32,6 +32,7 @@ public final class SourceMigration: Sendable {
         var phase = MigrationPhase.connecting
         var isCancelled = false
         var control: (any ControlChannel)?
+        var listener: WorkerThread?
         var senders: [StripeSender] = []
         /// What the target said, when it was more than a heartbeat.
         var answer: Answer?
@@ -74,13 +75,15 @@ public final class SourceMigration: Sendable {
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
         let started = Clock.now
-        defer { endStreams() }
+        // The streams end after the target was told why.
+        defer { endConnections() }
         do throws(TurntableError) {
             return try migrate(started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
             var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            if cause.kind == .line, let reason = refusalOnItsWay() { cause = TurntableError(.refused, "the target", reason) }
             // Whatever else failed, it failed because of that.
             do { try machine.checkAlive() } catch { cause = error }
             try? control?.send(.abort(cause.description))
@@ -100,10 +103,7 @@ public final class SourceMigration: Sendable {
         }
         if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
         let listener = WorkerThread("tt-control") { [self] in listen(control) }
-        defer {
-            control.shutDown()
-            listener.join()
-        }
+        state.update { $0.listener = listener }
 
         // Prepare: the streams' windows open while the target makes the machine's shell.
         enter(.preparing)
@@ -495,7 +495,22 @@ public final class SourceMigration: Sendable {
         report(.phase(phase))
     }
 
+    /// A target that refuses closes its streams, and that can be seen before its reason is.
+    private func refusalOnItsWay() -> String? {
+        guard state.read({ $0.listener }) != nil else { return nil }
+        let answer = state.wait(atMost: Limits.lastWordTime) { $0.answer }
+        if case .refused(let reason) = answer { return reason }
+        return nil
+    }
+
     private func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }
+
+    private func endConnections() {
+        endStreams()
+        let (control, listener) = state.read { ($0.control, $0.listener) }
+        control?.shutDown()
+        listener?.join()
+    }
 
     private func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
     private func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }

@@ -52,7 +52,8 @@ public struct QEMULauncher: Sendable {
         let process = child.identifier
         // The terminal's Ctrl-C reaches QEMU by itself, being in the same process group; a kill of ours is passed on.
         Signals.onInterrupt { number in if number == SIGTERM { Signals.send(number, to: process) } }
-        if let lease { endWithoutKeep(lease, process) }
+        let isForsaken = Monitor(false)
+        if let lease { endWithoutKeep(lease, process, isForsaken) }
         do throws(TurntableError) {
             try awaitMonitor(child)
             try checkReport(report)
@@ -64,14 +65,18 @@ public struct QEMULauncher: Sendable {
             _ = child.wait()
             throw error
         }
-        return child.wait()
+        let code = child.wait()
+        // Nobody is left to read it.
+        if isForsaken.read({ $0 }) { removeFile(directory.log(of: name)) }
+        return code
     }
 
     /// Ends QEMU when the receiver that started it is gone before the machine was all here.
-    private func endWithoutKeep(_ lease: Int32, _ process: Int32) {
+    private func endWithoutKeep(_ lease: Int32, _ process: Int32, _ isForsaken: Monitor<Bool>) {
         let started = ProcessTable.startTime(of: process)
         _ = WorkerThread("lease") {
             if MachineLease.awaitKeep(lease) { return }
+            isForsaken.update { $0 = true }
             for number in [SIGTERM, SIGKILL] {
                 guard ProcessTable.startTime(of: process) == started else { return }
                 Signals.send(number, to: process)
