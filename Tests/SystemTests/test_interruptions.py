@@ -199,7 +199,7 @@ class Budget(SystemTest):
         receiver = self.lab.receiver_of(address="10.5.0.2:4906", namespace=ends[1], **details)
         sender = self.lab.sender(receiver.address, "--rate", "100mbit", namespace=ends[0])
         sender.wait_event("progress")
-        cut = self.lab.start(lab.LIGHTPATH, "--control", self.lab.directory / "line.sock", "--tell", "cut both")
+        cut = self.lab.start(lab.LIGHTPATH, "--control", self.lab.directory / "line.sock", "--tell", "cut")
         self.assertEqual(cut.wait(), 0, cut.transcript())
         before = source.wait_advance()
         self.assert_error(sender, 4, "stream", seconds=50)
