@@ -85,7 +85,9 @@ int tt_probe_async_write_protect(void) {
     return result;
 }
 
-int tt_populate(void *address, size_t length) {
+int tt_populate(int fd, int64_t offset, void *address, size_t length) {
+    // Without a file system that can, the mapping alone does it.
+    if (fallocate(fd, 0, offset, (off_t)length) && errno != EOPNOTSUPP) return -errno;
     return madvise(address, length, MADV_POPULATE_WRITE) ? -errno : 0;
 }
 

@@ -50,14 +50,15 @@ internal import WireFormat
         let isLarge = frame.kind == .pages && frame.payloadBytes >= SendMethodTrial.smallestExtentBytes * frame.extents.count
         guard isLarge else { return try sendCopied(frame, zeroCopy: false) }
         let method = trial.method
-        let started = trial.isDecided ? .zero : Clock.threadTime
+        let isTrying = !trial.isDecided
+        let started = isTrying ? (Clock.now, Clock.threadTime) : (.zero, .zero)
         switch method {
         case .copied: try sendCopied(frame, zeroCopy: false)
         case .spliced: try sendSpliced(frame)
         case .zeroCopy: try sendCopied(frame, zeroCopy: true)
         }
-        if !trial.isDecided {
-            trial.sent(frame.payloadBytes, cost: Clock.threadTime - started)
+        if isTrying, !trial.isDecided {
+            trial.sent(frame.payloadBytes, wall: Clock.now - started.0, processor: Clock.threadTime - started.1)
             publishDecision()
         }
     }

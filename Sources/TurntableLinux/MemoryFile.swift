@@ -44,8 +44,9 @@ public import TurntableCore
         var start = range.lowerBound
         while start < range.upperBound {
             let end = min(start + (64 << 20), range.upperBound)
-            try checked(unsafe tt_populate(base + start, end - start), "populating \(ByteCount(range.count)) of guest memory",
-                        remedy: "free memory on this host, or send the machine to another one")
+            let result = unsafe tt_populate(descriptor.rawValue, Int64(start), base + start, end - start)
+            try checked(
+                result, "populating \(ByteCount(range.count)) of guest memory", remedy: "free memory on this host, or send the machine to another one")
             start = end
         }
     }
