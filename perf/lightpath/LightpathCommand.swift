@@ -89,6 +89,6 @@ struct LightpathCommand: ParsableCommand {
             device: try ends.checkedDevice(), mtuBytes: try lineOptions.checkedMTU(), addresses: [ends.addressA, ends.addressB],
             rate: lineOptions.rate, delay: lineOptions.delay, loss: lineOptions.loss, queue: try lineOptions.checkedQueue(),
             maximumRate: maximumRate, maximumDelay: maximumDelay, superFrames: lineOptions.gso,
-            tcpBuffers: try ends.tcpBufferSize(rate: maximumRate, delay: maximumDelay), seed: lineOptions.seed)
+            tcpBuffers: try ends.tcpBufferSize(rate: maximumRate, delay: lineOptions.delay), seed: lineOptions.seed)
     }
 }

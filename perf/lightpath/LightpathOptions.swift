@@ -26,7 +26,7 @@ struct EndOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Largest TCP buffers in both namespaces (net.ipv4.tcp_rmem, tcp_wmem): a size, auto (4 x rate x round trip, at least 128MiB) or off.",
+            "Largest TCP buffers in both namespaces (net.ipv4.tcp_rmem, tcp_wmem): a size, auto (4 x rate x round trip, at least 16MiB) or off.",
             valueName: "size"))
     var tcpBuffers = "auto"
 
