@@ -241,7 +241,7 @@ public final class SourceMigration: Sendable {
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
         try machine.checkAlive()
-        try drainAll(shared, dirtyLog)
+        try dirtyLog.drain(into: shared.pending)
         let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(pagesLeft: shared.pagesLeft, elapsed: elapsed)
@@ -283,12 +283,6 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func drainAll(_ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) {
-        for (region, bitmap) in shared.pending.enumerated() {
-            try dirtyLog.drain(0..<bitmap.pages, in: RegionIndex(region), into: bitmap, stream: 0)
-        }
-    }
-
     /// What is looked at while a round goes on.
     private func tick(_ senders: [StripeSender]) throws(TurntableError) {
         try heartbeat()
@@ -315,7 +309,7 @@ public final class SourceMigration: Sendable {
         do throws(TurntableError) {
             try machine.pause()
             blackout.paused = Clock.now
-            try drainAll(shared, dirtyLog)
+            try dirtyLog.drain(into: shared.pending)
             blackout.scanned = Clock.now
             blackout.lastPages = shared.pagesLeft
             let line = state.read { $0.meter.estimate }

@@ -145,7 +145,7 @@ final class StripeSender: Sendable {
             let pending = shared.pending[region.value]
             guard pending.nextRun(from: pages.lowerBound, to: pages.upperBound) != nil else { return }
             // Clear the stripe's marks as late as possible: what was written since the round began goes now, once.
-            if refresh { try dirtyLog.drain(pages, in: region, into: pending, stream: stream) }
+            if refresh { try dirtyLog.refresh(pages, in: region, into: pending, stream: stream) }
             var next = pages.lowerBound
             while let run = pending.nextRun(from: next, to: pages.upperBound) {
                 try add(run, of: region, to: frame)
