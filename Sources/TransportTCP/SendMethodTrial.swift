@@ -1,15 +1,15 @@
 internal import TurntableCore
 
-/// Chooses how a stream sends by trying each method on the first large frames of the first round: the fastest wins, and
-/// among those about as fast, as all are on a slow line, the one that costs the least processor time. Small frames are
-/// copied whatever wins.
+/// Chooses how a stream sends by trying each method on the first large frames of the first round. Where the processor is
+/// the limit the fastest wins; where the line is, all are as fast, and the one that costs the least processor time wins.
+/// Small frames are copied whatever wins.
 struct SendMethodTrial {
     /// Frames a method is given.
     static let frames = 24
     /// Frames whose extents are shorter than this on average are copied and tell nothing.
     static let smallestExtentBytes = 64 << 10
-    /// Methods whose time is within this factor of the fastest are as fast.
-    static let sameSpeed = 1.1
+    /// A method that takes longer than this many times its processor time waits for the line.
+    static let waiting = 2.0
 
     private struct Cost {
         var method: SendMethod
@@ -72,8 +72,9 @@ struct SendMethodTrial {
 
     private mutating func decide() {
         let fit = finished.filter { !$0.isUnfit }
-        let fastest = fit.map { $0.perKibibyte($0.wall) }.min() ?? 0
-        let best = fit.filter { $0.perKibibyte($0.wall) <= fastest * Self.sameSpeed }.min { $0.perKibibyte($0.processor) < $1.perKibibyte($1.processor) }
+        let isLineBound = fit.contains { $0.perKibibyte($0.wall) > $0.perKibibyte($0.processor) * Self.waiting }
+        let time = { (cost: Cost) in cost.perKibibyte(isLineBound ? cost.processor : cost.wall) }
+        let best = fit.min { time($0) < time($1) }
         method = best?.method ?? .copied
         let figures = finished.map { cost in
             cost.isUnfit
