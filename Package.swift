@@ -43,6 +43,8 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath", exclude: ["README.md", "check"], swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan", swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -371,6 +371,10 @@ public final class SourceMigration: Sendable {
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
             enter(.completed)
+            let senders = state.read { $0.senders }
+            for sender in senders { sender.start(.flush) }
+            // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
+            for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
             machine.discard()
             return committed
         case .refused(let reason):
