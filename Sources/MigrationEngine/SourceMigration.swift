@@ -80,7 +80,9 @@ public final class SourceMigration: Sendable {
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
-            let cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            // Whatever else failed, it failed because of that.
+            do { try machine.checkAlive() } catch { cause = error }
             try? control?.send(.abort(cause.description))
             throw cause
         }
@@ -92,9 +94,7 @@ public final class SourceMigration: Sendable {
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
-        guard case .welcome(let welcome)? = try control.receive(within: Limits.helloTime) else {
-            throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome")
-        }
+        let welcome = try greet(control)
         guard options.streams <= welcome.maximumStreams else {
             throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
         }
@@ -152,6 +152,20 @@ public final class SourceMigration: Sendable {
                     "paused \(withdrawn) times, and each time what was left took longer than the budget of \(options.budget), last \(prediction.total); the machine runs on here",
                     remedy: "raise --downtime")
             }
+        }
+    }
+
+    private func greet(_ control: any ControlChannel) throws(TurntableError) -> Welcome {
+        let remedy = "check that `turntable receive` listens there"
+        let answer: ControlMessage?
+        do { answer = try control.receive(within: Limits.helloTime) } catch {
+            throw TurntableError(error.kind, "greeting the target", "\(error.what): \(error.why)", remedy: remedy)
+        }
+        switch answer {
+        case .welcome(let welcome): return welcome
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
+        case nil: throw TurntableError(.line, "greeting the target", "it said nothing for \(Limits.helloTime)", remedy: remedy)
+        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome", remedy: remedy)
         }
     }
 
@@ -240,7 +254,6 @@ public final class SourceMigration: Sendable {
         try settle(senders)
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
-        try machine.checkAlive()
         try dirtyLog.drain(into: shared.pending)
         let elapsed = now - started
         let after = total(senders)
@@ -288,6 +301,7 @@ public final class SourceMigration: Sendable {
         try heartbeat()
         try checkCancelled()
         try checkTarget()
+        try machine.checkAlive()
         let acknowledged = acknowledged(senders)
         let roundTrips = senders.map(\.status.roundTrip)
         state.update { state in
@@ -415,7 +429,7 @@ public final class SourceMigration: Sendable {
             totalSeconds: (ended - started).seconds, memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value },
             pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire, bulkRateBitsPerSecond: rounds.first?.rateBitsPerSecond ?? 0,
             rounds: rounds, blackout: blackout, retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions },
-            withdrawnPauses: withdrawn)
+            withdrawnPauses: withdrawn, isRunning: machine.isRunning)
     }
 
     // MARK: - The control stream

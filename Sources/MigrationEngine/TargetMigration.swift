@@ -45,6 +45,8 @@ public final class TargetMigration: Sendable {
     public struct Outcome: Sendable {
         public var machine: String
         public var epoch: Epoch
+        /// False if it was paused at the source, and is here.
+        public var isRunning: Bool
         public var committed: Committed
     }
 
@@ -240,7 +242,7 @@ public final class TargetMigration: Sendable {
         enter(.completed)
         // The machine runs whether or not this gets through.
         try? control.send(.committed(committed))
-        return Outcome(machine: offer.machine, epoch: offer.epoch, committed: committed)
+        return Outcome(machine: offer.machine, epoch: offer.epoch, isRunning: machine.isRunning, committed: committed)
     }
 
     // MARK: - Ends
