@@ -112,12 +112,7 @@ public final class SourceMigration: Sendable {
         populate(shared)
         let epoch = machine.epoch.next
         try control.send(.offer(makeOffer(epoch: epoch, shared)))
-        for stream in 0..<options.streams {
-            let sender = StripeSender(
-                stream: stream, sender: try transport.connectStream(stream, session: welcome.session, pages: machine.pages), shared: shared, dirtyLog: dirtyLog)
-            state.update { $0.senders.append(sender) }
-        }
-        let senders = state.read { $0.senders }
+        let senders = try connectStreams(welcome.session, shared, dirtyLog)
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
         if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
@@ -170,6 +165,30 @@ public final class SourceMigration: Sendable {
     }
 
     // MARK: - Preparing
+
+    /// Opens the data streams side by side: each handshake takes a round trip.
+    private func connectStreams(_ session: SessionID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender] {
+        let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: options.streams))
+        let threads = (0..<options.streams).map { stream in
+            WorkerThread("tt-connect-\(stream)") { [transport, machine] in
+                let result = Result { () throws(TurntableError) in try transport.connectStream(stream, session: session, pages: machine.pages) }
+                opened.update { $0[stream] = result }
+            }
+        }
+        for thread in threads { thread.join() }
+        var senders: [StripeSender] = []
+        var failure: TurntableError?
+        for (stream, result) in opened.read({ $0 }).enumerated() {
+            switch result {
+            case .success(let sender): senders.append(StripeSender(stream: stream, sender: sender, shared: shared, dirtyLog: dirtyLog))
+            case .failure(let error): failure = error
+            case nil: preconditionFailure("a thread that has ended has a result")
+            }
+        }
+        state.update { $0.senders = senders }
+        if let failure { throw failure }
+        return senders
+    }
 
     /// The first round is every page that may hold something.
     private func populate(_ shared: SendState) {
@@ -254,7 +273,7 @@ public final class SourceMigration: Sendable {
         try settle(senders)
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
-        try drainAll(shared, dirtyLog)
+        try dirtyLog.drain(into: shared.pending)
         let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(pagesLeft: shared.pagesLeft, elapsed: elapsed)
@@ -296,12 +315,6 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func drainAll(_ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) {
-        for (region, bitmap) in shared.pending.enumerated() {
-            try dirtyLog.drain(0..<bitmap.pages, in: RegionIndex(region), into: bitmap, stream: 0)
-        }
-    }
-
     /// What is looked at while a round goes on.
     private func tick(_ senders: [StripeSender]) throws(TurntableError) {
         try heartbeat()
@@ -329,7 +342,7 @@ public final class SourceMigration: Sendable {
         do throws(TurntableError) {
             try machine.pause()
             blackout.paused = Clock.now
-            try drainAll(shared, dirtyLog)
+            try dirtyLog.drain(into: shared.pending)
             blackout.scanned = Clock.now
             blackout.lastPages = shared.pagesLeft
             let line = state.read { $0.meter.estimate }
@@ -391,6 +404,10 @@ public final class SourceMigration: Sendable {
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
             enter(.completed)
+            let senders = state.read { $0.senders }
+            for sender in senders { sender.start(.flush) }
+            // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
+            for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
             machine.discard()
             return committed
         case .refused(let reason):

@@ -29,6 +29,8 @@ public final class TargetMigration: Sendable {
         var mayHaveRun = false
         var failure: TurntableError?
         var isEnded = false
+        var offer: Offer?
+        var handoff: Handoff?
     }
 
     public init(control: any ControlChannel, host: any TargetHost, report: @escaping @Sendable (MigrationEvent) -> Void) {
@@ -66,18 +68,21 @@ public final class TargetMigration: Sendable {
 
     /// Ends the session before the hand-off. False if this end owns the machine already.
     public func cancel(_ reason: String) -> Bool {
-        let accepted = state.update { $0.phase < .handedOff }
-        if accepted { fail(TurntableError(.cancelled, "receiving", reason)) }
-        return accepted
+        fail(TurntableError(.cancelled, "receiving", reason))
+        return state.read { $0.phase < .handedOff }
     }
 
     /// Receives the machine. Throws if it did not come to run here; then nothing of it is left.
     public func run() throws(TurntableError) -> Outcome {
         var made: (any TargetMachine)?
-        defer { endStreams() }
         var epoch = Epoch(0)
         do throws(TurntableError) {
             try control.send(.welcome(Welcome(version: Preface.version, session: session, maximumStreams: UInt16(Limits.streams))))
+            let listener = WorkerThread("tt-control") { [self] in listen() }
+            defer {
+                endStreams()
+                listener.join()
+            }
             let offer = try awaitOffer()
             epoch = offer.epoch
             let machine = try host.prepare(offer)
@@ -111,17 +116,11 @@ public final class TargetMigration: Sendable {
 
     private func awaitOffer() throws(TurntableError) -> Offer {
         enter(.preparing)
-        let deadline = Clock.now + Limits.helloTime
-        while Clock.now < deadline {
-            switch try control.receive(within: Limits.pollTime) {
-            case .offer(let offer)?: return offer
-            case .ping(let stamp)?: try control.send(.pong(stamp))
-            case .abort(let reason)?: throw TurntableError(.cancelled, "the source", reason)
-            case .some: throw TurntableError(.protocol, "waiting for an offer", "the source sent something else")
-            case nil: try checkFailure()
-            }
+        let offer = state.wait(atMost: Limits.helloTime) { state -> Result<Offer, TurntableError>? in
+            state.failure.map { .failure($0) } ?? state.offer.map { .success($0) }
         }
-        throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)")
+        guard let offer else { throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)") }
+        return try offer.get()
     }
 
     private func prepare(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Arrival {
@@ -133,10 +132,13 @@ public final class TargetMigration: Sendable {
         }
         for population in offer.populations {
             let region = Int(population.region)
-            let start = Int(population.firstStripe) * Limits.stripePages
-            let end = min(start + Int(population.stripeCount) * Limits.stripePages, offered[region].pages.value)
-            try machine.pages.populate(start..<end, in: RegionIndex(region))
-            try checkFailure()
+            let first = Int(population.firstStripe) * Limits.stripePages
+            let end = min(first + Int(population.stripeCount) * Limits.stripePages, offered[region].pages.value)
+            // In pieces, so that an end of the session is heeded between them.
+            for start in stride(from: first, to: end, by: Self.populatedPages) {
+                try machine.pages.populate(start..<min(start + Self.populatedPages, end), in: RegionIndex(region))
+                try checkFailure()
+            }
         }
         let arrival = Arrival(pages: machine.pages, streams: Int(offer.streams))
         let excess = state.update { state in
@@ -147,6 +149,8 @@ public final class TargetMigration: Sendable {
         if excess { throw TurntableError(.protocol, "a data stream", "the offer names \(offer.streams) streams and more were opened") }
         return arrival
     }
+
+    private static let populatedPages = (64 << 20) / pageBytes
 
     private func describe(_ regions: [MemoryRegion]) -> String {
         regions.map { "\($0.name) \($0.pages.bytes)" }.joined(separator: ", ")
@@ -177,25 +181,47 @@ public final class TargetMigration: Sendable {
     }
 
     private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
-        var lastHeard = Clock.now
         while true {
-            try checkFailure()
-            guard let message = try control.receive(within: Limits.pollTime) else {
+            let handoff = state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
+                // What has been handed off is ours, whatever the streams said afterwards.
+                state.handoff.map { .success($0) } ?? state.failure.map { .failure($0) }
+            }
+            guard let handoff = try handoff?.get() else {
                 try machine.checkAlive()
-                let silence = Clock.now - lastHeard
-                if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
                 continue
             }
-            lastHeard = Clock.now
-            switch message {
-            case .ping(let stamp): try control.send(.pong(stamp))
-            case .abort(let reason): throw TurntableError(.cancelled, "the source", reason)
-            case .handoff(let handoff):
-                guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
-                    throw TurntableError(.protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
+            guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
+                throw TurntableError(.protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
+            }
+            return handoff
+        }
+    }
+
+    /// The control stream's thread: answers at once, also while the machine is being prepared.
+    private func listen() {
+        var lastHeard = Clock.now
+        while !state.read({ $0.isEnded }) {
+            do throws(TurntableError) {
+                guard let message = try control.receive(within: Limits.pollTime) else {
+                    let silence = Clock.now - lastHeard
+                    if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
+                    continue
                 }
-                return handoff
-            default: throw TurntableError(.protocol, "waiting for the hand-off", "the source sent a message that is not for now")
+                lastHeard = Clock.now
+                switch (message, state.read { ($0.offer == nil, $0.handoff == nil) }) {
+                case (.ping(let stamp), _): try control.send(.pong(stamp))
+                case (.abort(let reason), (_, true)): throw TurntableError(.cancelled, "the source", reason)
+                case (.offer(let offer), (true, _)): state.update { $0.offer = offer }
+                case (.handoff(let handoff), (false, true)):
+                    state.update {
+                        $0.handoff = handoff
+                        $0.phase = .handedOff
+                    }
+                case (.handoff, (false, false)): break  // said again: it was heard
+                default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
+                }
+            } catch {
+                return fail(error)
             }
         }
     }
@@ -204,10 +230,7 @@ public final class TargetMigration: Sendable {
 
     private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError) -> Outcome {
         let arrived = Clock.now
-        state.update {
-            $0.phase = .handedOff
-            $0.expected = handoff.frames
-        }
+        state.update { $0.expected = handoff.frames }
         report(.phase(.handedOff))
         let complete = state.wait(atMost: Limits.stallTime) { state -> Result<Void, TurntableError>? in
             for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
@@ -235,8 +258,9 @@ public final class TargetMigration: Sendable {
 
     // MARK: - Ends
 
+    /// Ends the session, unless the machine was handed off: then only what the streams lack can stop it.
     private func fail(_ error: TurntableError) {
-        state.update { if $0.failure == nil { $0.failure = error } }
+        state.update { if $0.phase < .handedOff, $0.failure == nil { $0.failure = error } }
     }
 
     private func checkFailure() throws(TurntableError) {
