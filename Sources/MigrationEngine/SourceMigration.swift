@@ -18,6 +18,15 @@ public struct MigrationOptions: Sendable {
     public var statedRate: BitRate?
     /// The round trip, if the caller knows it.
     public var roundTrip: Nanoseconds?
+    public var waits = MigrationWaits()
+    public init() {}
+}
+
+/// How long a migration waits for the other end. A test has less time than a line.
+public struct MigrationWaits: Sendable {
+    public var prepare = Limits.prepareTime
+    public var stall = Limits.stallTime
+    public var commit = Limits.commitTime
     public init() {}
 }
 
@@ -41,7 +50,7 @@ public final class SourceMigration: Sendable {
     }
     private enum Answer {
         case offered
-        case refused(String)
+        case refused(Refusal)
         case committed(Committed)
         case lost(TurntableError)
     }
@@ -74,36 +83,49 @@ public final class SourceMigration: Sendable {
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
         let started = Clock.now
-        defer { endStreams() }
+        var listener: WorkerThread?
+        defer {
+            endStreams()
+            state.read { $0.control }?.shutDown()
+            listener?.join()
+        }
         do throws(TurntableError) {
-            return try migrate(started)
+            let (control, welcome) = try greet()
+            listener = WorkerThread("tt-control") { [self] in listen(control) }
+            return try migrate(control, welcome, started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
-            let cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            let cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : reason(for: error)
             try? control?.send(.abort(cause.description))
             throw cause
         }
     }
 
-    private func migrate(_ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
-        // Connect.
+    /// What the target said before it left counts more than that its streams ended.
+    private func reason(for error: TurntableError) -> TurntableError {
+        guard error.kind == .line, case .refused(let refusal)? = state.wait(atMost: Limits.pollTime, until: { $0.answer }) else { return error }
+        return TurntableError(.refused, "the target", refusal.reason)
+    }
+
+    private func greet() throws(TurntableError) -> (any ControlChannel, Welcome) {
         enter(.connecting)
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
-        guard case .welcome(let welcome)? = try control.receive(within: Limits.helloTime) else {
-            throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome")
+        switch try control.receive(within: Limits.helloTime) {
+        case .welcome(let welcome)? where welcome.version == Preface.version:
+            guard options.streams <= welcome.maximumStreams else {
+                throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
+            }
+            return (control, welcome)
+        case .refused(let refusal)?: throw TurntableError(.refused, "the target", refusal.reason)
+        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome of version \(Preface.version)")
         }
-        guard options.streams <= welcome.maximumStreams else {
-            throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
-        }
+    }
+
+    private func migrate(_ control: any ControlChannel, _ welcome: Welcome, _ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
         if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
-        let listener = WorkerThread("tt-control") { [self] in listen(control) }
-        defer {
-            control.shutDown()
-            listener.join()
-        }
 
         // Prepare: the streams' windows open while the target makes the machine's shell.
         enter(.preparing)
@@ -186,22 +208,22 @@ public final class SourceMigration: Sendable {
     }
 
     private func awaitOffered(_ control: any ControlChannel) throws(TurntableError) {
-        let deadline = Clock.now + Limits.prepareTime
+        let deadline = Clock.now + options.waits.prepare
         while Clock.now < deadline {
-            try heartbeat()
+            heartbeat()
             let answer = state.wait(atMost: Limits.pollTime) { state -> Answer? in
                 defer { state.answer = nil }
                 return state.answer
             }
             switch answer {
             case .offered: return
-            case .refused(let reason): throw TurntableError(.refused, "the target", reason)
+            case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
             case .lost(let error): throw error
             case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
             case nil: try checkCancelled()
             }
         }
-        throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(Limits.prepareTime)")
+        throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(options.waits.prepare)")
     }
 
     // MARK: - Copying
@@ -291,7 +313,7 @@ public final class SourceMigration: Sendable {
 
     /// What is looked at while a round goes on.
     private func tick(_ senders: [StripeSender]) throws(TurntableError) {
-        try heartbeat()
+        heartbeat()
         try checkCancelled()
         try checkTarget()
         let acknowledged = acknowledged(senders)
@@ -341,13 +363,16 @@ public final class SourceMigration: Sendable {
 
         let control = state.read { $0.control }
         let handoff = Handoff(epoch: epoch, session: session, frames: senders.map(\.counts.frames), deviceStateBytes: UInt64(blackout.deviceStateBytes))
-        let isCancelled = state.update { state in
-            if !state.isCancelled { state.phase = .handedOff }
-            return state.isCancelled
+        // In one step: what was said until now counts, and nothing that is said from now on takes the right back.
+        let isOpen = state.update { state in
+            let isOpen = !state.isCancelled && state.answer == nil
+            if isOpen { state.phase = .handedOff }
+            return isOpen
         }
-        if isCancelled {
+        if !isOpen {
             try machine.resume()
             try checkCancelled()
+            try checkTarget()
         }
         blackout.handedOff = Clock.now
         // From the first byte on the machine is the target's. An error here no longer means that it was not sent.
@@ -372,23 +397,25 @@ public final class SourceMigration: Sendable {
     }
 
     private func awaitCommitted(_ epoch: Epoch) throws(TurntableError) -> Committed {
-        let answer = state.wait(atMost: Limits.commitTime) { $0.answer }
+        let answer = state.wait(atMost: options.waits.commit) { $0.answer }
         let unknown = "the machine is stopped and preserved here; do not resume it before you know that the target does not run it"
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
             enter(.completed)
             machine.discard()
             return committed
-        case .refused(let reason):
+        case .refused(let refusal) where refusal.epoch == epoch:
             // The target did not run it and gives the right back.
             try machine.resume()
-            throw TurntableError(.refused, "the target", "\(reason); the machine runs on here")
+            throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
+        case .refused(let refusal):
+            throw TurntableError(.relinquished, "the target", "it refused epoch \(refusal.epoch.value) instead of \(epoch.value); \(unknown)")
         case .committed(let committed):
             throw TurntableError(.relinquished, "the target", "it answered for epoch \(committed.epoch.value) instead of \(epoch.value); \(unknown)")
         case .lost(let error):
             throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "\(error.why); \(unknown)")
         case .offered, nil:
-            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "no answer for \(Limits.commitTime); \(unknown)")
+            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "no answer for \(options.waits.commit); \(unknown)")
         }
     }
 
@@ -428,8 +455,10 @@ public final class SourceMigration: Sendable {
         while true {
             do throws(TurntableError) {
                 guard let message = try control.receive(within: Limits.pollTime) else {
-                    let silence = Clock.now - state.read { $0.lastHeard }
-                    if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
+                    let (lastHeard, phase) = state.read { ($0.lastHeard, $0.phase) }
+                    let silence = Clock.now - lastHeard
+                    // A target that makes a machine says nothing until it has, and awaitCommitted has a limit of its own.
+                    if phase == .copying || phase == .paused, silence > options.waits.stall { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
                     continue
                 }
                 let now = Clock.now
@@ -437,12 +466,13 @@ public final class SourceMigration: Sendable {
                     state.lastHeard = now
                     switch message {
                     case .pong(let stamp): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: stamp)))
-                    case .offered: state.answer = .offered
-                    case .refused(let refusal): state.answer = .refused(refusal.reason)
-                    case .abort(let reason): state.answer = state.phase < .handedOff ? .refused(reason) : .lost(TurntableError(.line, "the target", reason))
+                    case .offered where state.phase == .preparing: state.answer = .offered
+                    case .refused(let refusal): state.answer = .refused(refusal)
+                    case .abort(let reason) where state.phase < .handedOff: state.answer = .refused(Refusal(epoch: machine.epoch.next, reason: reason))
+                    case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.answer = .committed(committed)
-                    case .welcome, .offer, .ping, .handoff:
-                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that only a source sends"))
+                    case .welcome, .offer, .offered, .ping, .handoff:
+                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }
             } catch {
@@ -452,20 +482,21 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func heartbeat() throws(TurntableError) {
+    private func heartbeat() {
         let (control, due) = state.update { state in
             let now = Clock.now
             let due = now - state.lastPing >= Limits.heartbeatTime
             if due { state.lastPing = now }
             return (state.control, due)
         }
-        if due { try control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
+        // Where this fails, the listening thread hears what the target said before it left.
+        if due { try? control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
     }
 
     /// Throws what the target said instead of going on.
     private func checkTarget() throws(TurntableError) {
         switch state.read({ $0.answer }) {
-        case .refused(let reason): throw TurntableError(.refused, "the target", reason)
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
         case .lost(let error): throw error
         case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
         case .offered, nil: return

@@ -128,7 +128,7 @@ final class StripeSender: Sendable {
                 case .round(let round, let refresh): try sendRound(round, refresh: refresh, frame)
                 case .deviceState(let bytes): try sendDeviceState(bytes, frame)
                 }
-                state.update { if case .stop = $0.job {} else { $0.isBusy = false } }
+                state.update { $0.isBusy = false }
             } catch {
                 state.update {
                     $0.failure = error

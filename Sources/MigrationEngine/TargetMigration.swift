@@ -14,6 +14,7 @@ public final class TargetMigration: Sendable {
     public let session = SessionID.random()
     private let control: any ControlChannel
     private let host: any TargetHost
+    private let waits: MigrationWaits
     private let report: @Sendable (MigrationEvent) -> Void
     private let state = Monitor(State())
 
@@ -24,16 +25,21 @@ public final class TargetMigration: Sendable {
         var arrival: Arrival?
         var streams = Limits.streams
         var frames = [UInt64](repeating: 0, count: Limits.streams)
-        /// Frames of each stream that the hand-off counts.
-        var expected: [UInt64]?
         var mayHaveRun = false
         var failure: TurntableError?
+        /// Why a stream ended. No failure if it had delivered all that the hand-off counts.
+        var streamEnds: [Int: TurntableError] = [:]
         var isEnded = false
+
+        var anyFailure: TurntableError? { failure ?? streamEnds.first?.value }
     }
 
-    public init(control: any ControlChannel, host: any TargetHost, report: @escaping @Sendable (MigrationEvent) -> Void) {
+    public init(
+        control: any ControlChannel, host: any TargetHost, waits: MigrationWaits = MigrationWaits(), report: @escaping @Sendable (MigrationEvent) -> Void
+    ) {
         self.control = control
         self.host = host
+        self.waits = waits
         self.report = report
     }
 
@@ -64,9 +70,11 @@ public final class TargetMigration: Sendable {
 
     /// Ends the session before the hand-off. False if this end owns the machine already.
     public func cancel(_ reason: String) -> Bool {
-        let accepted = state.update { $0.phase < .handedOff }
-        if accepted { fail(TurntableError(.cancelled, "receiving", reason)) }
-        return accepted
+        state.update { state in
+            guard state.phase < .handedOff else { return false }
+            state.failure = TurntableError(.cancelled, "receiving", reason)
+            return true
+        }
     }
 
     /// Receives the machine. Throws if it did not come to run here; then nothing of it is left.
@@ -88,7 +96,8 @@ public final class TargetMigration: Sendable {
         } catch {
             if state.read({ $0.mayHaveRun }) { throw error }
             made?.discard()
-            let cause = state.read { $0.failure } ?? error
+            // That the control stream broke may only be what followed.
+            let cause = error.kind == .line ? state.read { $0.anyFailure } ?? error : error
             try? control.send(.refused(Refusal(epoch: epoch, reason: cause.description)))
             throw cause
         }
@@ -155,27 +164,27 @@ public final class TargetMigration: Sendable {
                 state.update { $0.frames[stream] = header.sequence + 1 }
             }
         } catch {
-            // A stream that has delivered all that Handoff counts may end.
-            state.update { state in
-                let isComplete = state.expected.map { state.frames[stream] == $0[stream] } ?? false
-                if !isComplete, !state.isEnded, state.failure == nil { state.failure = error }
-            }
+            state.update { $0.streamEnds[stream] = error }
         }
     }
 
     private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
         var lastHeard = Clock.now
         while true {
-            try checkFailure()
+            let failure = state.read { $0.anyFailure }
+            if let failure, failure.kind != .line { throw failure }
             guard let message = try control.receive(within: Limits.pollTime) else {
+                // What the source said before it left counts more than that it left: it may have handed off.
+                if let failure { throw failure }
                 try machine.checkAlive()
                 let silence = Clock.now - lastHeard
-                if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
+                if silence > waits.stall { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
                 continue
             }
             lastHeard = Clock.now
             switch message {
-            case .ping(let stamp): try control.send(.pong(stamp))
+            // A source that cannot be answered may have handed off before it left.
+            case .ping(let stamp): try? control.send(.pong(stamp))
             case .abort(let reason): throw TurntableError(.cancelled, "the source", reason)
             case .handoff(let handoff):
                 guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
@@ -191,19 +200,23 @@ public final class TargetMigration: Sendable {
 
     private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError) -> Outcome {
         let arrived = Clock.now
-        state.update {
-            $0.phase = .handedOff
-            $0.expected = handoff.frames
+        let cancelled = state.update { state -> TurntableError? in
+            if let failure = state.failure, failure.kind == .cancelled { return failure }
+            state.phase = .handedOff
+            return nil
         }
+        if let cancelled { throw cancelled }
         report(.phase(.handedOff))
-        let complete = state.wait(atMost: Limits.stallTime) { state -> Result<Void, TurntableError>? in
+        let complete = state.wait(atMost: waits.stall) { state -> Result<Void, TurntableError>? in
             for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
                 return .failure(TurntableError(.protocol, "data stream \(stream)", "it has \(state.frames[stream]) frames, the hand-off says \(count)"))
             }
             if handoff.frames.enumerated().allSatisfy({ state.frames[$0] == $1 }) { return .success(()) }
-            return state.failure.map { .failure($0) }
+            // The source may be gone by now: what it sent before counts.
+            let lost = state.streamEnds.first { state.frames[$0.key] < handoff.frames[$0.key] }
+            return (state.failure ?? lost?.value).map { .failure($0) }
         }
-        guard let complete else { throw TurntableError(.line, "waiting for the last pages", "they did not come within \(Limits.stallTime)") }
+        guard let complete else { throw TurntableError(.line, "waiting for the last pages", "they did not come within \(waits.stall)") }
         try complete.get()
         let delivered = Clock.now
         try unsafe machine.loadDeviceState(arrival.deviceState(bytes: Int(handoff.deviceStateBytes)))
@@ -227,7 +240,7 @@ public final class TargetMigration: Sendable {
     }
 
     private func checkFailure() throws(TurntableError) {
-        if let failure = state.read({ $0.failure }) { throw failure }
+        if let failure = state.read({ $0.anyFailure }) { throw failure }
     }
 
     private func endStreams() {
