@@ -51,6 +51,8 @@ let package = Package(
         .executableTarget(
             name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath", exclude: ["README.md", "check"], swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux"], path: "Tests/TestSupport", swiftSettings: testing),
+        tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
+        tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests("ConformanceTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "CTurntableLinux"]),
     ],
