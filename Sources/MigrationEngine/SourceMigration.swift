@@ -171,7 +171,7 @@ public final class SourceMigration: Sendable {
             throw TurntableError(error.kind, "greeting the target", "\(error.what): \(error.why)", remedy: remedy)
         }
         switch answer {
-        case .welcome(let welcome): return welcome
+        case .welcome(let welcome) where welcome.version == Preface.version: return welcome
         case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
         case nil: throw TurntableError(.line, "greeting the target", "it said nothing for \(Limits.helloTime)", remedy: remedy)
         default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome", remedy: remedy)
