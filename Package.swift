@@ -54,6 +54,7 @@ let package = Package(
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "Hypervisors"]),
+        tests("TidyTests", []),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests("ConformanceTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "CTurntableLinux"]),
     ],
