@@ -50,6 +50,8 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath", exclude: ["README.md", "check"], swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan", swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux"], path: "Tests/TestSupport", swiftSettings: testing),
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),

@@ -41,6 +41,7 @@ public final class SourceMigration: Sendable {
         var phase = MigrationPhase.connecting
         var isCancelled = false
         var control: (any ControlChannel)?
+        var listener: WorkerThread?
         var senders: [StripeSender] = []
         /// What the target said, when it was more than a heartbeat.
         var answer: Answer?
@@ -83,45 +84,36 @@ public final class SourceMigration: Sendable {
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
         let started = Clock.now
-        var listener: WorkerThread?
-        defer {
-            endStreams()
-            state.read { $0.control }?.shutDown()
-            listener?.join()
-        }
+        // The streams end after the target was told why.
+        defer { endConnections() }
         do throws(TurntableError) {
-            let (control, welcome) = try greet()
-            listener = WorkerThread("tt-control") { [self] in listen(control) }
+            let (control, welcome) = try connect()
             return try migrate(control, welcome, started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
-            let cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : reason(for: error)
+            var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            if cause.kind == .line, let refusal = refusalOnItsWay() { cause = refusal }
+            // Whatever else failed, it failed because of that.
+            do { try machine.checkAlive() } catch { cause = error }
             try? control?.send(.abort(cause.description))
             throw cause
         }
     }
 
-    /// What the target said before it left counts more than that its streams ended.
-    private func reason(for error: TurntableError) -> TurntableError {
-        guard error.kind == .line, case .refused(let refusal)? = state.wait(atMost: Limits.pollTime, until: { $0.answer }) else { return error }
-        return TurntableError(.refused, "the target", refusal.reason)
-    }
-
-    private func greet() throws(TurntableError) -> (any ControlChannel, Welcome) {
+    private func connect() throws(TurntableError) -> (any ControlChannel, Welcome) {
         enter(.connecting)
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
-        switch try control.receive(within: Limits.helloTime) {
-        case .welcome(let welcome)? where welcome.version == Preface.version:
-            guard options.streams <= welcome.maximumStreams else {
-                throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
-            }
-            return (control, welcome)
-        case .refused(let refusal)?: throw TurntableError(.refused, "the target", refusal.reason)
-        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome of version \(Preface.version)")
+        let welcome = try greet(control)
+        guard options.streams <= welcome.maximumStreams else {
+            throw TurntableError(
+                .refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
         }
+        let listener = WorkerThread("tt-control") { [self] in listen(control) }
+        state.update { $0.listener = listener }
+        return (control, welcome)
     }
 
     private func migrate(_ control: any ControlChannel, _ welcome: Welcome, _ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
@@ -134,12 +126,7 @@ public final class SourceMigration: Sendable {
         populate(shared)
         let epoch = machine.epoch.next
         try control.send(.offer(makeOffer(epoch: epoch, shared)))
-        for stream in 0..<options.streams {
-            let sender = StripeSender(
-                stream: stream, sender: try transport.connectStream(stream, session: welcome.session, pages: machine.pages), shared: shared, dirtyLog: dirtyLog)
-            state.update { $0.senders.append(sender) }
-        }
-        let senders = state.read { $0.senders }
+        let senders = try connectStreams(welcome.session, shared, dirtyLog)
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
         if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
@@ -177,7 +164,45 @@ public final class SourceMigration: Sendable {
         }
     }
 
+    private func greet(_ control: any ControlChannel) throws(TurntableError) -> Welcome {
+        let remedy = "check that `turntable receive` listens there"
+        let answer: ControlMessage?
+        do { answer = try control.receive(within: Limits.helloTime) } catch {
+            throw TurntableError(error.kind, "greeting the target", "\(error.what): \(error.why)", remedy: remedy)
+        }
+        switch answer {
+        case .welcome(let welcome) where welcome.version == Preface.version: return welcome
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
+        case nil: throw TurntableError(.line, "greeting the target", "it said nothing for \(Limits.helloTime)", remedy: remedy)
+        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome", remedy: remedy)
+        }
+    }
+
     // MARK: - Preparing
+
+    /// Opens the data streams side by side: each handshake takes a round trip.
+    private func connectStreams(_ session: SessionID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender] {
+        let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: options.streams))
+        let threads = (0..<options.streams).map { stream in
+            WorkerThread("tt-connect-\(stream)") { [transport, machine] in
+                let result = Result { () throws(TurntableError) in try transport.connectStream(stream, session: session, pages: machine.pages) }
+                opened.update { $0[stream] = result }
+            }
+        }
+        for thread in threads { thread.join() }
+        var senders: [StripeSender] = []
+        var failure: TurntableError?
+        for (stream, result) in opened.read({ $0 }).enumerated() {
+            switch result {
+            case .success(let sender): senders.append(StripeSender(stream: stream, sender: sender, shared: shared, dirtyLog: dirtyLog))
+            case .failure(let error): failure = error
+            case nil: preconditionFailure("a thread that has ended has a result")
+            }
+        }
+        state.update { $0.senders = senders }
+        if let failure { throw failure }
+        return senders
+    }
 
     /// The first round is every page that may hold something.
     private func populate(_ shared: SendState) {
@@ -262,8 +287,7 @@ public final class SourceMigration: Sendable {
         try settle(senders)
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
-        try machine.checkAlive()
-        try drainAll(shared, dirtyLog)
+        try dirtyLog.drain(into: shared.pending)
         let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(pagesLeft: shared.pagesLeft, elapsed: elapsed)
@@ -305,17 +329,12 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func drainAll(_ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) {
-        for (region, bitmap) in shared.pending.enumerated() {
-            try dirtyLog.drain(0..<bitmap.pages, in: RegionIndex(region), into: bitmap, stream: 0)
-        }
-    }
-
     /// What is looked at while a round goes on.
     private func tick(_ senders: [StripeSender]) throws(TurntableError) {
         heartbeat()
         try checkCancelled()
         try checkTarget()
+        try machine.checkAlive()
         let acknowledged = acknowledged(senders)
         let roundTrips = senders.map(\.status.roundTrip)
         state.update { state in
@@ -337,7 +356,7 @@ public final class SourceMigration: Sendable {
         do throws(TurntableError) {
             try machine.pause()
             blackout.paused = Clock.now
-            try drainAll(shared, dirtyLog)
+            try dirtyLog.drain(into: shared.pending)
             blackout.scanned = Clock.now
             blackout.lastPages = shared.pagesLeft
             let line = state.read { $0.meter.estimate }
@@ -402,6 +421,10 @@ public final class SourceMigration: Sendable {
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
             enter(.completed)
+            let senders = state.read { $0.senders }
+            for sender in senders { sender.start(.flush) }
+            // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
+            for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
             machine.discard()
             return committed
         case .refused(let refusal) where refusal.epoch == epoch:
@@ -444,7 +467,7 @@ public final class SourceMigration: Sendable {
             totalSeconds: (ended - started).seconds, memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value },
             pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire, bulkRateBitsPerSecond: rounds.first?.rateBitsPerSecond ?? 0,
             rounds: rounds, blackout: blackout, retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions },
-            withdrawnPauses: withdrawn)
+            withdrawnPauses: withdrawn, isRunning: machine.isRunning)
     }
 
     // MARK: - The control stream
@@ -512,7 +535,20 @@ public final class SourceMigration: Sendable {
         report(.phase(phase))
     }
 
+    /// A target that refuses closes its streams, and that can be seen before its reason is.
+    private func refusalOnItsWay() -> TurntableError? {
+        guard state.read({ $0.listener }) != nil, case .refused(let refusal)? = state.wait(atMost: Limits.lastWordTime, until: { $0.answer }) else { return nil }
+        return TurntableError(.refused, "the target", refusal.reason)
+    }
+
     private func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }
+
+    private func endConnections() {
+        endStreams()
+        let (control, listener) = state.read { ($0.control, $0.listener) }
+        control?.shutDown()
+        listener?.join()
+    }
 
     private func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
     private func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }

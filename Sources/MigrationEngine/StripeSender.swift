@@ -42,6 +42,8 @@ final class StripeSender: Sendable {
         /// The pending pages of the stream's stripes.
         case round(UInt32, refresh: Bool)
         case deviceState([UInt8])
+        /// Until the transport needs no page any more.
+        case flush
         case stop
     }
 
@@ -127,6 +129,7 @@ final class StripeSender: Sendable {
                 case .warmUp: try warmUp(frame)
                 case .round(let round, let refresh): try sendRound(round, refresh: refresh, frame)
                 case .deviceState(let bytes): try sendDeviceState(bytes, frame)
+                case .flush: try sender.flush()
                 }
                 state.update { $0.isBusy = false }
             } catch {
@@ -145,7 +148,7 @@ final class StripeSender: Sendable {
             let pending = shared.pending[region.value]
             guard pending.nextRun(from: pages.lowerBound, to: pages.upperBound) != nil else { return }
             // Clear the stripe's marks as late as possible: what was written since the round began goes now, once.
-            if refresh { try dirtyLog.drain(pages, in: region, into: pending, stream: stream) }
+            if refresh { try dirtyLog.refresh(pages, in: region, into: pending, stream: stream) }
             var next = pages.lowerBound
             while let run = pending.nextRun(from: next, to: pages.upperBound) {
                 try add(run, of: region, to: frame)
@@ -155,7 +158,6 @@ final class StripeSender: Sendable {
             pending.remove(pages)
         }
         if !frame.isEmpty { try send(frame) }
-        try sender.flush()
     }
 
     /// Adds a run of pages, split where zero pages begin and end. A zero page that the target never got otherwise is

@@ -30,6 +30,8 @@ public final class TargetMigration: Sendable {
         /// Why a stream ended. No failure if it had delivered all that the hand-off counts.
         var streamEnds: [Int: TurntableError] = [:]
         var isEnded = false
+        var offer: Offer?
+        var handoff: Handoff?
 
         var anyFailure: TurntableError? { failure ?? streamEnds.first?.value }
     }
@@ -49,6 +51,8 @@ public final class TargetMigration: Sendable {
     public struct Outcome: Sendable {
         public var machine: String
         public var epoch: Epoch
+        /// False if it was paused at the source, and is here.
+        public var isRunning: Bool
         public var committed: Committed
     }
 
@@ -70,9 +74,10 @@ public final class TargetMigration: Sendable {
 
     /// Ends the session before the hand-off. False if this end owns the machine already.
     public func cancel(_ reason: String) -> Bool {
+        // In one step: what was handed off is not ended by a cancel that came too late.
         state.update { state in
             guard state.phase < .handedOff else { return false }
-            state.failure = TurntableError(.cancelled, "receiving", reason)
+            state.failure = state.failure ?? TurntableError(.cancelled, "receiving", reason)
             return true
         }
     }
@@ -80,10 +85,14 @@ public final class TargetMigration: Sendable {
     /// Receives the machine. Throws if it did not come to run here; then nothing of it is left.
     public func run() throws(TurntableError) -> Outcome {
         var made: (any TargetMachine)?
-        defer { endStreams() }
         var epoch = Epoch(0)
         do throws(TurntableError) {
             try control.send(.welcome(Welcome(version: Preface.version, session: session, maximumStreams: UInt16(Limits.streams))))
+            let listener = WorkerThread("tt-control") { [self] in listen() }
+            defer {
+                endStreams()
+                listener.join()
+            }
             let offer = try awaitOffer()
             epoch = offer.epoch
             let machine = try host.prepare(offer)
@@ -95,29 +104,34 @@ public final class TargetMigration: Sendable {
             return try takeOver(offer, handoff, machine, arrival)
         } catch {
             if state.read({ $0.mayHaveRun }) { throw error }
+            var cause = error
+            if cause.kind == .line, let abort = abortOnItsWay() { cause = abort }
             made?.discard()
-            // That the control stream broke may only be what followed.
-            let cause = error.kind == .line ? state.read { $0.anyFailure } ?? error : error
             try? control.send(.refused(Refusal(epoch: epoch, reason: cause.description)))
             throw cause
         }
+    }
+
+    /// A source that gives up closes its streams, and that can be seen before its reason is.
+    private func abortOnItsWay() -> TurntableError? {
+        if let failure = state.read({ $0.failure }), failure.kind != .line { return failure }
+        let deadline = Clock.now + Limits.lastWordTime
+        while Clock.now < deadline {
+            guard let message = try? control.receive(within: deadline - Clock.now) else { return nil }
+            if case .abort(let reason) = message { return TurntableError(.cancelled, "the source", reason) }
+        }
+        return nil
     }
 
     // MARK: - Preparing
 
     private func awaitOffer() throws(TurntableError) -> Offer {
         enter(.preparing)
-        let deadline = Clock.now + Limits.helloTime
-        while Clock.now < deadline {
-            switch try control.receive(within: Limits.pollTime) {
-            case .offer(let offer)?: return offer
-            case .ping(let stamp)?: try control.send(.pong(stamp))
-            case .abort(let reason)?: throw TurntableError(.cancelled, "the source", reason)
-            case .some: throw TurntableError(.protocol, "waiting for an offer", "the source sent something else")
-            case nil: try checkFailure()
-            }
+        let offer = state.wait(atMost: Limits.helloTime) { state -> Result<Offer, TurntableError>? in
+            state.failure.map { .failure($0) } ?? state.offer.map { .success($0) }
         }
-        throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)")
+        guard let offer else { throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)") }
+        return try offer.get()
     }
 
     private func prepare(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Arrival {
@@ -129,10 +143,13 @@ public final class TargetMigration: Sendable {
         }
         for population in offer.populations {
             let region = Int(population.region)
-            let start = Int(population.firstStripe) * Limits.stripePages
-            let end = min(start + Int(population.stripeCount) * Limits.stripePages, offered[region].pages.value)
-            try machine.pages.populate(start..<end, in: RegionIndex(region))
-            try checkFailure()
+            let first = Int(population.firstStripe) * Limits.stripePages
+            let end = min(first + Int(population.stripeCount) * Limits.stripePages, offered[region].pages.value)
+            // In pieces, so that an end of the session is heeded between them.
+            for start in stride(from: first, to: end, by: Self.populatedPages) {
+                try machine.pages.populate(start..<min(start + Self.populatedPages, end), in: RegionIndex(region))
+                try checkFailure()
+            }
         }
         let arrival = Arrival(pages: machine.pages, streams: Int(offer.streams))
         let excess = state.update { state in
@@ -143,6 +160,8 @@ public final class TargetMigration: Sendable {
         if excess { throw TurntableError(.protocol, "a data stream", "the offer names \(offer.streams) streams and more were opened") }
         return arrival
     }
+
+    private static let populatedPages = (64 << 20) / pageBytes
 
     private func describe(_ regions: [MemoryRegion]) -> String {
         regions.map { "\($0.name) \($0.pages.bytes)" }.joined(separator: ", ")
@@ -169,29 +188,58 @@ public final class TargetMigration: Sendable {
     }
 
     private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
-        var lastHeard = Clock.now
+        var lastWords: Nanoseconds?
         while true {
-            let failure = state.read { $0.anyFailure }
-            if let failure, failure.kind != .line { throw failure }
-            guard let message = try control.receive(within: Limits.pollTime) else {
-                // What the source said before it left counts more than that it left: it may have handed off.
-                if let failure { throw failure }
+            let handoff = state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
+                // What has been handed off is ours, whatever came after it.
+                state.handoff.map { .success($0) } ?? state.failure.map { .failure($0) }
+            }
+            guard let handoff = try handoff?.get() else {
+                // A stream that ended may have been followed by a hand-off that is still on its way on the control stream:
+                // that one's own end is waited for, as long as it takes a dead source's to arrive.
+                if let end = state.read({ $0.streamEnds.first?.value }) {
+                    let since = lastWords ?? Clock.now
+                    lastWords = since
+                    guard end.kind == .line, Clock.now - since < Limits.lastWordTime else { throw end }
+                }
                 try machine.checkAlive()
-                let silence = Clock.now - lastHeard
-                if silence > waits.stall { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
                 continue
             }
-            lastHeard = Clock.now
-            switch message {
-            // A source that cannot be answered may have handed off before it left.
-            case .ping(let stamp): try? control.send(.pong(stamp))
-            case .abort(let reason): throw TurntableError(.cancelled, "the source", reason)
-            case .handoff(let handoff):
-                guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
-                    throw TurntableError(.protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
+            guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
+                throw TurntableError(.protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
+            }
+            return handoff
+        }
+    }
+
+    /// The control stream's thread: answers at once, also while the machine is being prepared.
+    private func listen() {
+        var lastHeard = Clock.now
+        while !state.read({ $0.isEnded }) {
+            do throws(TurntableError) {
+                guard let message = try control.receive(within: Limits.pollTime) else {
+                    let silence = Clock.now - lastHeard
+                    if silence > waits.stall { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
+                    continue
                 }
-                return handoff
-            default: throw TurntableError(.protocol, "waiting for the hand-off", "the source sent a message that is not for now")
+                lastHeard = Clock.now
+                switch (message, state.read { ($0.offer == nil, $0.handoff == nil) }) {
+                // A source that cannot be answered may have handed off before it left.
+                case (.ping(let stamp), _): try? control.send(.pong(stamp))
+                case (.abort(let reason), (_, true)): throw TurntableError(.cancelled, "the source", reason)
+                case (.offer(let offer), (true, _)): state.update { $0.offer = offer }
+                case (.handoff(let handoff), (false, true)):
+                    // A session that was ended here meanwhile is refused.
+                    state.update { state in
+                        guard state.failure == nil else { return }
+                        state.handoff = handoff
+                        state.phase = .handedOff
+                    }
+                case (.handoff, (false, false)): break  // said again: it was heard
+                default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
+                }
+            } catch {
+                return fail(error)
             }
         }
     }
@@ -200,12 +248,6 @@ public final class TargetMigration: Sendable {
 
     private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError) -> Outcome {
         let arrived = Clock.now
-        let cancelled = state.update { state -> TurntableError? in
-            if let failure = state.failure, failure.kind == .cancelled { return failure }
-            state.phase = .handedOff
-            return nil
-        }
-        if let cancelled { throw cancelled }
         report(.phase(.handedOff))
         let complete = state.wait(atMost: waits.stall) { state -> Result<Void, TurntableError>? in
             for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
@@ -230,13 +272,14 @@ public final class TargetMigration: Sendable {
         enter(.completed)
         // The machine runs whether or not this gets through.
         try? control.send(.committed(committed))
-        return Outcome(machine: offer.machine, epoch: offer.epoch, committed: committed)
+        return Outcome(machine: offer.machine, epoch: offer.epoch, isRunning: machine.isRunning, committed: committed)
     }
 
     // MARK: - Ends
 
+    /// Ends the session, unless the machine was handed off: then only what the streams lack can stop it.
     private func fail(_ error: TurntableError) {
-        state.update { if $0.failure == nil { $0.failure = error } }
+        state.update { if $0.phase < .handedOff, $0.failure == nil { $0.failure = error } }
     }
 
     private func checkFailure() throws(TurntableError) {

@@ -50,14 +50,15 @@ internal import WireFormat
         let isLarge = frame.kind == .pages && frame.payloadBytes >= SendMethodTrial.smallestExtentBytes * frame.extents.count
         guard isLarge else { return try sendCopied(frame, zeroCopy: false) }
         let method = trial.method
-        let started = trial.isDecided ? .zero : Clock.threadTime
+        let isTrying = !trial.isDecided
+        let started = isTrying ? (Clock.now, Clock.threadTime) : (.zero, .zero)
         switch method {
         case .copied: try sendCopied(frame, zeroCopy: false)
         case .spliced: try sendSpliced(frame)
         case .zeroCopy: try sendCopied(frame, zeroCopy: true)
         }
-        if !trial.isDecided {
-            trial.sent(frame.payloadBytes, cost: Clock.threadTime - started)
+        if isTrying, !trial.isDecided {
+            trial.sent(frame.payloadBytes, wall: Clock.now - started.0, processor: Clock.threadTime - started.1)
             publishDecision()
         }
     }
@@ -141,7 +142,7 @@ internal import WireFormat
         var zeroCopy = zeroCopy
         var waiting = StallWatch()
         while next < end {
-            var moved = unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
+            let moved = unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
             if moved == -Int(ENOBUFS), zeroCopy {
                 // No memory for another completion: this frame goes by copy.
                 zeroCopy = false
@@ -155,14 +156,7 @@ internal import WireFormat
             if moved < 0 { throw lineError(moved) }
             waiting = StallWatch()
             if zeroCopy { zeroCopySends += 1 }
-            while next < end, unsafe moved >= vectors[next].iov_len {
-                unsafe moved -= vectors[next].iov_len
-                next += 1
-            }
-            if moved > 0 {
-                unsafe vectors[next].iov_base += moved
-                unsafe vectors[next].iov_len -= moved
-            }
+            unsafe advance(vectors, from: &next, by: moved)
         }
     }
 

@@ -37,7 +37,10 @@ public protocol PageSink: AnyObject, Sendable {
 /// is sent torn, which is legal: its mark is set again, and it will be sent again. Only what is read after the pause, and
 /// after a last drain, is final.
 public protocol DirtyLog: AnyObject, Sendable {
-    /// Fetches and clears the marks of `pages`, adding them to `bitmap`. Different streams drain different stripes at
-    /// the same time; one stream's calls come from one thread.
-    func drain(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError)
+    /// Fetches and clears all marks, adding them to the regions' bitmaps. No stream sends meanwhile.
+    func drain(into bitmaps: [PageBitmap]) throws(TurntableError)
+    /// Fetches and clears the marks of `pages` if that can be done for a part of memory, else does nothing: called just
+    /// before they are read, so that what was written since the last drain goes once. Different streams refresh
+    /// different stripes at the same time; one stream's calls come from one thread.
+    func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError)
 }

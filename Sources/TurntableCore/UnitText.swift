@@ -63,6 +63,7 @@ extension BitRate: CustomStringConvertible {
         case "g", "gbit", "gb/s": multiple = 1e9
         default: return nil
         }
+        guard number * multiple < 1e15 else { return nil }
         self.init(bitsPerSecond: number * multiple)
     }
 }

@@ -40,14 +40,8 @@ public import TurntableCore
 
     /// Lets the kernel back `range` with memory now, in one call, instead of page by page as bytes arrive.
     public borrowing func populate(_ range: Range<Int>) throws(TurntableError) {
-        // In pieces, so that a cancel or a kill is heeded between them.
-        var start = range.lowerBound
-        while start < range.upperBound {
-            let end = min(start + (64 << 20), range.upperBound)
-            try checked(unsafe tt_populate(base + start, end - start), "populating \(ByteCount(range.count)) of guest memory",
-                        remedy: "free memory on this host, or send the machine to another one")
-            start = end
-        }
+        let result = unsafe tt_populate(descriptor.rawValue, Int64(range.lowerBound), base + range.lowerBound, range.count)
+        try checked(result, "populating \(ByteCount(range.count)) of guest memory", remedy: "free memory on this host, or send the machine to another one")
     }
 
     /// The parts of the file that hold data, as byte ranges in order; what lies between reads as zero.

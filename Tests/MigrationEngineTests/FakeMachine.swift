@@ -112,7 +112,11 @@ final class FakeDirtyLog: DirtyLog, Sendable {
     func mark(_ page: Int, _ region: Int) { marks.update { $0[region].insert(page..<page + 1) } }
     func clear() { marks.update { for bitmap in $0 { bitmap.remove(0..<bitmap.pages) } } }
 
-    func drain(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) {
+    func drain(into bitmaps: [PageBitmap]) {
+        for (region, bitmap) in bitmaps.enumerated() { refresh(0..<bitmap.pages, in: RegionIndex(region), into: bitmap, stream: 0) }
+    }
+
+    func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) {
         marks.update { marks in
             var next = pages.lowerBound
             while let run = marks[region.value].nextRun(from: next, to: pages.upperBound) {

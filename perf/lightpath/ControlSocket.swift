@@ -10,7 +10,8 @@ struct ControlSocket: ~Copyable {
         let socket = try Self.makeSocket()
         let address = try Self.address(of: path)
         var code = unsafe Self.call(bind, socket.number, address)
-        if code == EADDRINUSE, unsafe Self.call(connect, try Self.makeSocket().number, address) == ECONNREFUSED {
+        let probe = try Self.makeSocket()
+        if code == EADDRINUSE, unsafe Self.call(connect, probe.number, address) == ECONNREFUSED {
             // The path is a terminated string for the length of the call.
             unsafe _ = unlink(path)
             code = unsafe Self.call(bind, socket.number, address)

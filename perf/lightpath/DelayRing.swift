@@ -9,12 +9,11 @@ import Synchronization
 /// memory is its own, lives as long as it, and every place in it is computed modulo the capacity.
 @safe
 final class DelayRing: @unchecked Sendable {
-    /// In front of every frame: due time 8, frame bytes 4, line frames 2, epoch 2.
+    /// In front of every frame: due time 8, frame bytes 4, epoch 4.
     struct Record {
         var dueNanoseconds: UInt64
         var frameBytes: UInt32
-        var lineFrames: UInt16
-        var epoch: UInt16
+        var epoch: UInt32
     }
 
     static let recordHeaderBytes = 16

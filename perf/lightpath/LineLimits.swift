@@ -24,7 +24,8 @@ enum LineLimits {
     static let controlLineBytes = 256
     /// How long a peer of the control socket may leave a reply unread, or `--tell` waits for one.
     static let controlReplyMilliseconds: Int32 = 2_000
-    static let minimumTCPBufferBytes: UInt64 = 128 << 20
+    /// What `auto` gives a short line.
+    static let minimumTCPBufferBytes: UInt64 = 16 << 20
     /// tcp_rmem and tcp_wmem are C ints.
     static let maximumTCPBufferBytes: UInt64 = 0x7fff_ffff
     static let realTimePriority: Int32 = 10

@@ -56,7 +56,7 @@ struct LossRatio: CustomStringConvertible {
     /// A frame is lost when 63 random bits are below this.
     var threshold: UInt64 { UInt64(percent / 100 * 0x1p63) }
 
-    var description: String { "\(percent)%" }
+    var description: String { Quantity.trimmed(percent, digits: 9) + "%" }
 }
 
 struct ByteSize: CustomStringConvertible {

@@ -71,7 +71,7 @@ final class LinkDirection: Sendable {
             }
             // A line that became shorter does not let frames overtake.
             lastDue = max(lastDue, departure + parameters.delayNanoseconds)
-            ring.commit(.init(dueNanoseconds: lastDue, frameBytes: UInt32(count), lineFrames: UInt16(size.frames), epoch: epoch))
+            ring.commit(.init(dueNanoseconds: lastDue, frameBytes: UInt32(count), epoch: epoch))
         }
     }
 
@@ -93,14 +93,14 @@ final class LinkDirection: Sendable {
     }
 
     private func deliver(_ record: DelayRing.Record, _ frame: UnsafeMutableRawPointer, lateNanoseconds: UInt64) {
-        let frames = UInt64(record.lineFrames)
-        guard record.epoch == parameters.epoch else { return counters.cutOnLineFrames.add(frames) }
+        let size = unsafe LineSize(frame: frame, frameBytes: UInt64(record.frameBytes))
+        guard record.epoch == parameters.epoch else { return counters.cutOnLineFrames.add(size.frames) }
         // The record's frame is frameBytes long and stays in place until it is released. EINTR means nothing was written.
         var count = 0
         repeat { count = unsafe write(target, frame, Int(record.frameBytes)) } while count < 0 && errno == EINTR
-        guard count >= 0 else { return counters.refusedFrames.add(frames) }
-        counters.deliveredFrames.add(frames)
-        counters.deliveredBytes.add(UInt64(record.frameBytes) - UInt64(TT_TUN_FRAME_HEADER_BYTES))
+        guard count >= 0 else { return counters.refusedFrames.add(size.frames) }
+        counters.deliveredFrames.add(size.frames)
+        counters.deliveredBytes.add(size.packetBytes)
         counters.deliveries.add(1)
         counters.lateNanoseconds.add(lateNanoseconds)
         counters.latestNanoseconds.raise(to: lateNanoseconds)

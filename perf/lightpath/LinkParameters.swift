@@ -14,10 +14,10 @@ final class LinkParameters: Sendable {
     var queueNanoseconds: UInt64 { queueNanosecondsCell.load(ordering: .relaxed) }
     var delayNanoseconds: UInt64 { delayNanosecondsCell.load(ordering: .relaxed) }
     var lossThreshold: UInt64 { lossThresholdCell.load(ordering: .relaxed) }
-    var epoch: UInt16 { UInt16(truncatingIfNeeded: epochCell.load(ordering: .relaxed)) }
+    var epoch: UInt32 { UInt32(truncatingIfNeeded: epochCell.load(ordering: .relaxed)) }
     var isCut: Bool { Self.isDark(epoch) }
 
-    static func isDark(_ epoch: UInt16) -> Bool { epoch % 2 == 1 }
+    static func isDark(_ epoch: UInt32) -> Bool { epoch % 2 == 1 }
 
     func set(rate: BitRate, queue: ByteSize) {
         let femtoseconds = rate.femtosecondsPerByte

@@ -7,7 +7,7 @@ struct TCPBuffers {
 
     private let earlier: [String]
 
-    /// Four times bandwidth times round trip, and not less than 128 MiB.
+    /// Four times bandwidth times round trip: twice for what the kernel's own structures take, and twice for the queue.
     static func automatic(rate: BitRate, delay: LineDelay) -> ByteSize {
         let wanted = 4 * rate.bytes(inNanoseconds: 2 * delay.nanoseconds)
         return ByteSize(bytes: min(max(wanted, LineLimits.minimumTCPBufferBytes), LineLimits.maximumTCPBufferBytes))

@@ -80,7 +80,11 @@ final class PagemapDirtyLog: DirtyLog, @unchecked Sendable {
         }
     }
 
-    func drain(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError) {
+    func drain(into bitmaps: [PageBitmap]) throws(TurntableError) {
+        for (region, bitmap) in bitmaps.enumerated() { try refresh(0..<bitmap.pages, in: RegionIndex(region), into: bitmap, stream: 0) }
+    }
+
+    func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError) {
         let base = bases[region.value]
         let page = UInt64(pageBytes)
         try scanners[stream].scanner.scan(base + UInt64(pages.lowerBound) * page..<base + UInt64(pages.upperBound) * page, clear: true) { written in

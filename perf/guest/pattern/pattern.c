@@ -95,10 +95,11 @@ static void timer_start(void) {
     port_write(0x43, 0x34);  // counter 0, both bytes, rate generator
     port_write(0x40, divisor & 0xff);
     port_write(0x40, divisor >> 8);
-    __asm__ volatile("sti");
 }
 
-static void wait_for_tick(void) { __asm__ volatile("hlt" : : : "memory"); }
+// Interrupts are on in these two only; timer_entry comes back with them off.
+static void wait_for_tick(void) { __asm__ volatile("sti; hlt; cli" : : : "eax", "cc", "memory"); }
+static void take_tick(void) { __asm__ volatile("sti; nop; cli" : : : "eax", "cc", "memory"); }
 
 // --- What the loader says ------------------------------------------------------------------------------------------
 
@@ -119,9 +120,10 @@ static const char *const mode_names[] = {"fast", "rate", "idle"};
 
 static struct {
     uint32_t seed, start_mebibyte, length_mebibytes, rate_mebibytes, zero_every, report_pages;
+    uint32_t words;  // of each page that are written and checked: fewer make a page cheap where a processor is emulated slowly
     enum mode mode;
     bool fill, check;
-} options = {.seed = 1, .rate_mebibytes = 16, .report_pages = 4096, .mode = mode_fast};
+} options = {.seed = 1, .rate_mebibytes = 16, .report_pages = 4096, .words = page_words, .mode = mode_fast};
 
 static bool starts_with(const char *text, const char *prefix) {
     while (*prefix != 0) {
@@ -150,12 +152,14 @@ static void read_options(const char *word) {
         read_number(word, "rate=", &options.rate_mebibytes);
         read_number(word, "zero=", &options.zero_every);
         read_number(word, "report=", &options.report_pages);
+        read_number(word, "words=", &options.words);
         for (enum mode mode = mode_fast; mode <= mode_idle; mode++) {
             if (starts_with(word, "mode=") && starts_with(word + 5, mode_names[mode])) options.mode = mode;
         }
         while (*word != 0 && *word != ' ') word++;
         while (*word == ' ') word++;
     }
+    if (options.words == 0 || options.words > page_words) options.words = page_words;
 }
 
 // --- Pages ---------------------------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ static void write_page(uint32_t page) {
     volatile uint32_t *words = words_of(page);
     uint32_t generation = ++generations[page], state = stream_start(page, generation);
     words[0] = generation;
-    for (uint32_t word = 1; word < page_words; word++) words[word] = state = stream_next(state);
+    for (uint32_t word = 1; word < options.words; word++) words[word] = state = stream_next(state);
 }
 
 static uint32_t corrupt_pages;
@@ -197,7 +201,7 @@ static uint32_t corrupt_pages;
 static void check_page(uint32_t page) {
     volatile uint32_t *words = words_of(page);
     uint32_t generation = generations[page], state = stream_start(page, generation), expected = generation;
-    for (uint32_t word = 0; word < page_words; word++) {
+    for (uint32_t word = 0; word < options.words; word++) {
         if (words[word] != expected) {
             if (corrupt_pages++ < corrupt_lines_max) {
                 print("PATTERN CORRUPT");
@@ -218,7 +222,10 @@ static void check_page(uint32_t page) {
 static uint32_t sweeps;
 
 static void sweep(void) {
-    for (uint32_t page = first_page; page < end_page; page++) check_page(page);
+    for (uint32_t page = first_page; page < end_page; page++) {
+        check_page(page);
+        take_tick();
+    }
     print("PATTERN sweep");
     print_field("n", ++sweeps);
     print_field("pages", end_page - first_page);
@@ -266,6 +273,7 @@ static void progress(void) {
 
 static void write_counted(void) {
     write_next();
+    take_tick();
     if (options.report_pages != 0 && writes % options.report_pages == 0) progress();
 }
 
@@ -332,7 +340,7 @@ static void fill(void) {
         } else {
             // Firmware and loader leave things behind.
             volatile uint32_t *words = words_of(page);
-            for (uint32_t word = 0; word < page_words; word++) words[word] = 0;
+            for (uint32_t word = 0; word < options.words; word++) words[word] = 0;
             zero_pages++;
         }
     }
