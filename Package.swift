@@ -55,6 +55,8 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux"], path: "Tests/TestSupport", swiftSettings: testing),
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
+        tests("HypervisorsTests", ["TestSupport", "TurntableCore", "Hypervisors"]),
+        tests("TidyTests", []),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests("ConformanceTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "CTurntableLinux"]),
     ],

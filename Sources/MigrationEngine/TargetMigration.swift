@@ -74,8 +74,12 @@ public final class TargetMigration: Sendable {
 
     /// Ends the session before the hand-off. False if this end owns the machine already.
     public func cancel(_ reason: String) -> Bool {
-        fail(TurntableError(.cancelled, "receiving", reason))
-        return state.read { $0.phase < .handedOff }
+        // In one step: what was handed off is not ended by a cancel that came too late.
+        state.update { state in
+            guard state.phase < .handedOff else { return false }
+            state.failure = state.failure ?? TurntableError(.cancelled, "receiving", reason)
+            return true
+        }
     }
 
     /// Receives the machine. Throws if it did not come to run here; then nothing of it is left.
@@ -184,14 +188,20 @@ public final class TargetMigration: Sendable {
     }
 
     private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
+        var lastWords: Nanoseconds?
         while true {
             let handoff = state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
                 // What has been handed off is ours, whatever came after it.
                 state.handoff.map { .success($0) } ?? state.failure.map { .failure($0) }
             }
             guard let handoff = try handoff?.get() else {
-                // A stream ended, and the source has nothing to say about it.
-                try checkFailure()
+                // A stream that ended may have been followed by a hand-off that is still on its way on the control stream:
+                // that one's own end is waited for, as long as it takes a dead source's to arrive.
+                if let end = state.read({ $0.streamEnds.first?.value }) {
+                    let since = lastWords ?? Clock.now
+                    lastWords = since
+                    guard end.kind == .line, Clock.now - since < Limits.lastWordTime else { throw end }
+                }
                 try machine.checkAlive()
                 continue
             }

@@ -35,7 +35,10 @@ public import WireFormat
 
     /// Cuts the line: every connection ends at both ends, and what was on its way is lost.
     public func cut() {
-        for queue in state.read({ $0.queues }) { queue.cut() }
+        // First what comes back, so that no end still answers to the loss of the other direction.
+        let queues = state.read { $0.queues }
+        for back in stride(from: 1, to: queues.count, by: 2) { queues[back].cut() }
+        for queue in queues { queue.cut() }
     }
 
     /// A connection on which nothing was said yet, as a stranger has it.

@@ -97,7 +97,7 @@ internal import WireFormat
         let machine = try #require(stage.host.machine)
         #expect(machine.isRunning && !machine.isDiscarded)
         #expect(machine.memory.differences(from: stage.source.memory) == [])
-        #expect(machine.deviceState == stage.source.deviceState)
+        #expect(machine.deviceState.elementsEqual(stage.source.deviceState))
     }
 
     @Test func neitherEndCanBeCancelledAfterHandoff() throws {

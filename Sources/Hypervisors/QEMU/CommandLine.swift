@@ -61,7 +61,7 @@ public struct QEMUCommandLine: Sendable, Equatable {
                 try Self.checkDisk(option!, value)
                 index += 1
             case "device":
-                if value.hasPrefix("vfio-") {
+                if Self.isPassedThrough(value) {
                     throw Self.usage("-device \(value) writes guest memory past any dirty log", remedy: "unplug passed-through devices before moving the machine")
                 }
                 index += 1
@@ -69,7 +69,9 @@ public struct QEMUCommandLine: Sendable, Equatable {
                 throw Self.usage("-\(option!) is the old way to place memory", remedy: "use -object memory-backend-memfd with -machine memory-backend=")
             case "incoming", "daemonize":
                 throw Self.usage("-\(option!) is turntable's own to give", remedy: "leave it out; `turntable run` stays in the foreground, `turntable receive` starts incoming machines")
-            default: break
+            // Every other option's value is skipped, whatever it looks like: what QEMU takes for a value is none of ours.
+            case let other?: if !Self.withoutValue.contains(other) { index += 1 }
+            case nil: break
             }
             index += 1
         }
@@ -94,10 +96,23 @@ public struct QEMUCommandLine: Sendable, Equatable {
     }
 
     private func backend(_ region: Region, _ descriptor: Int32) -> String {
-        "memory-backend-file,id=\(region.name),size=\(region.bytes),mem-path=/proc/self/fd/\(descriptor),share=on\(region.properties)"
+        "memory-backend-file,id=\(region.name.escapingCommas),size=\(region.bytes),mem-path=/proc/self/fd/\(descriptor),share=on\(region.properties)"
     }
 
     // MARK: - Parsing
+
+    /// QEMU's options that take no value (qemu-options.hx, up to version 10).
+    static let withoutValue: Set<String> = [
+        "h", "help", "version", "S", "s", "nodefaults", "no-user-config", "nographic", "portrait", "full-screen", "alt-grab", "ctrl-grab", "no-quit", "no-frame",
+        "sdl", "curses", "usb", "snapshot", "enable-kvm", "no-acpi", "no-hpet", "no-fd-bootchk", "no-reboot", "no-shutdown", "no-kvm", "no-kvm-irqchip",
+        "no-kvm-pit", "no-kvm-pit-reinjection", "win2k-hack", "rtc-td-hack", "singlestep", "preconfig", "semihosting", "old-param", "enable-fips",
+        "enable-sync-profile", "only-migratable", "xen-attach", "xen-domid-restrict", "audio-help", "nodefconfig", "mem-prealloc", "daemonize",
+    ]
+
+    private static func isPassedThrough(_ device: String) -> Bool {
+        if device.hasPrefix("{") { return device.contains("vfio-") }
+        return properties(device).contains { ($0.key.isEmpty || $0.key == "driver") && $0.value.hasPrefix("vfio-") }
+    }
 
     /// The option's name without its dashes, or nil if it is no option.
     static func optionName(_ argument: String) -> String? {
@@ -156,7 +171,7 @@ public struct QEMUCommandLine: Sendable, Equatable {
             case "hugetlbsize":
                 guard let bytes = ByteCount(parsing: value), bytes.value.nonzeroBitCount == 1 else { throw usage("hugetlbsize=\(value)", remedy: "write hugetlbsize=2M") }
                 region.hugePageBytes = bytes.value
-            case "host-nodes", "policy", "prealloc", "prealloc-threads", "dump", "merge": region.properties += ",\(key)=\(value)"
+            case "host-nodes", "policy", "prealloc", "prealloc-threads", "dump", "merge": region.properties += ",\(key)=\(value.escapingCommas)"
             default: break  // share, mem-path, seal: ours now
             }
         }
@@ -170,8 +185,8 @@ public struct QEMUCommandLine: Sendable, Equatable {
     /// guest memory after the page was marked.
     private static func checkDisk(_ option: String, _ text: String) throws(TurntableError) {
         let direct = properties(text).contains { key, value in
-            (key == "cache" && (value == "none" || value == "directsync")) || (key == "cache.direct" && value == "on")
-                || (key == "aio" && value != "threads")
+            (key == "cache" && (value == "none" || value == "directsync")) || ((key == "cache.direct" || key.hasSuffix(".cache.direct")) && value == "on")
+                || ((key == "aio" || key.hasSuffix(".aio")) && value != "threads")
         } || text.contains("\"direct\": true") || text.contains("\"direct\":true")
         if direct {
             throw usage("-\(option) \(text) reads the disk straight into guest memory, past the dirty log", remedy: "use cache=writeback,aio=threads")

@@ -23,9 +23,9 @@ public struct RunDirectory: Sendable {
 
     /// A name that can be a directory's.
     public static func check(name: String) throws(TurntableError) {
-        let isFine = !name.isEmpty && name.utf8.count <= 64 && name.first != "." && name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
+        let isFine = !name.isEmpty && name.utf8.count <= 64 && name.first != "." && !name.hasSuffix(".log") && name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
         guard isFine else {
-            throw TurntableError(.usage, "naming a machine \"\(name)\"", "a name has 1 to 64 letters, digits, dots, dashes or underscores", remedy: "choose one with --name")
+            throw TurntableError(.usage, "naming a machine \"\(name)\"", "a name has 1 to 64 letters, digits, dots, dashes or underscores, begins with no dot and does not end in .log", remedy: "choose one with --name")
         }
     }
 

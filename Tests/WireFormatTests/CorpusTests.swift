@@ -1,0 +1,58 @@
+internal import Foundation
+internal import Testing
+internal import TurntableCore
+@testable import WireFormat
+
+/// The fuzzer's corpus, without the fuzzer: each input gives a value or a typed error, and a value is written as it was read.
+struct CorpusTests {
+    private func corpus(_ target: String) throws -> [(name: String, bytes: [UInt8])] {
+        let directory = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../perf/fuzz/corpus/\(target)").standardizedFileURL.path
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+        #expect(names.count >= 5)
+        return try names.map { ($0, Array(try Data(contentsOf: URL(filePath: "\(directory)/\($0)")))) }
+    }
+
+    @Test func prefaces() throws {
+        var read = 0
+        for (name, bytes) in try corpus("Preface") {
+            guard let preface = try? Preface.decode(bytes) else { continue }
+            read += 1
+            #expect(preface.encoded() == bytes, "\(name)")
+        }
+        #expect(read >= 4)
+    }
+
+    @Test func controlMessages() throws {
+        var kinds: Set<UInt16> = []
+        for (name, bytes) in try corpus("Control") {
+            var rest = bytes[...]
+            while rest.count >= 8, let (length, type) = try? ControlMessage.decodeHeader(Array(rest.prefix(8))),
+                let message = try? ControlMessage.decode(type: type, body: Array(rest.dropFirst(8).prefix(length))) {
+                kinds.insert(type)
+                #expect(message.encoded() == Array(rest.prefix(8 + length)), "\(name)")
+                rest = rest.dropFirst(8 + length)
+            }
+        }
+        #expect(kinds == Set(1...9))
+    }
+
+    @Test func frames() throws {
+        let layout = MemoryLayoutTable(regionPages: [1000, 256, 1, Limits.regionPages], streams: 3)
+        var headers = 0, extents = 0
+        for (name, bytes) in try corpus("Frame") {
+            var position = 0
+            var sequence: UInt64 = 0
+            while position < bytes.count, let header = try? decodeHeader(Array(bytes[position...]), expecting: sequence) {
+                headers += 1
+                #expect(WireFormatTests.bytes(of: header) == Array(bytes[position..<position + FrameHeader.bytes]), "\(name)")
+                position += FrameHeader.bytes
+                for _ in 0..<header.extentCount {
+                    for stream in 0..<3 where (try? Extent.decode(bytes.span.bytes, at: position, layout: layout, stream: stream)) != nil { extents += 1 }
+                    position += Extent.bytes
+                }
+                sequence += 1
+            }
+        }
+        #expect(headers >= 10 && extents >= 10)
+    }
+}
