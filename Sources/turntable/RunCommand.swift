@@ -32,8 +32,10 @@ struct RunCommand: ParsableCommand {
             let name = name ?? commandLine.guestName ?? "vm-\(ProcessInfo.processInfo.processIdentifier)"
             let launcher = QEMULauncher(
                 directory: runDirectory.directory, name: name, epoch: Epoch(epoch), isIncoming: incoming, commandLine: commandLine, preload: try preloadLibrary())
-            let code = try launcher.run { record in
-                FileHandle.standardError.write(Data("turntable: \(name) runs, process \(record.process)\n".utf8))
+            let code = try launcher.run { record, dirtyLog in
+                // What every migration of it will cost is worth knowing before the first.
+                let cost = dirtyLog == .softDirty ? "; its dirty log is soft-dirty, since this kernel has no PAGEMAP_SCAN: when it is moved it stands still for a moment in each round" : ""
+                FileHandle.standardError.write(Data("turntable: \(name) runs, process \(record.process)\(cost)\n".utf8))
             }
             if code != 0 { throw ExitCode(code) }
         }
