@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BUILD := .build/release
 DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
-CFLAGS_PRELOAD := -O2 -Wall -Wextra -Werror -shared -fPIC
+CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
 .PHONY: help packages build guest demo test bench fuzz clean
 
@@ -29,6 +29,7 @@ test: build guest ## every test: units, conformance, fuzz corpus, real QEMU mach
 	perf/test
 
 bench: build guest ## the benchmarks of docs/performance.md, side by side with the alternatives
+	swift build -c release --product turntable-scan-benchmark
 	perf/bench/all
 
 fuzz: ## the decoders under libFuzzer; SECONDS_EACH=60

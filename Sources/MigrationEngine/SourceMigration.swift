@@ -32,6 +32,7 @@ public final class SourceMigration: Sendable {
         var phase = MigrationPhase.connecting
         var isCancelled = false
         var control: (any ControlChannel)?
+        var listener: WorkerThread?
         var senders: [StripeSender] = []
         /// What the target said, when it was more than a heartbeat.
         var answer: Answer?
@@ -74,13 +75,17 @@ public final class SourceMigration: Sendable {
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
         let started = Clock.now
-        defer { endStreams() }
+        // The streams end after the target was told why.
+        defer { endConnections() }
         do throws(TurntableError) {
             return try migrate(started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
-            let cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            if cause.kind == .line, let reason = refusalOnItsWay() { cause = TurntableError(.refused, "the target", reason) }
+            // Whatever else failed, it failed because of that.
+            do { try machine.checkAlive() } catch { cause = error }
             try? control?.send(.abort(cause.description))
             throw cause
         }
@@ -92,18 +97,13 @@ public final class SourceMigration: Sendable {
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
-        guard case .welcome(let welcome)? = try control.receive(within: Limits.helloTime) else {
-            throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome")
-        }
+        let welcome = try greet(control)
         guard options.streams <= welcome.maximumStreams else {
             throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
         }
         if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
         let listener = WorkerThread("tt-control") { [self] in listen(control) }
-        defer {
-            control.shutDown()
-            listener.join()
-        }
+        state.update { $0.listener = listener }
 
         // Prepare: the streams' windows open while the target makes the machine's shell.
         enter(.preparing)
@@ -113,12 +113,7 @@ public final class SourceMigration: Sendable {
         populate(shared)
         let epoch = machine.epoch.next
         try control.send(.offer(makeOffer(epoch: epoch, shared)))
-        for stream in 0..<options.streams {
-            let sender = StripeSender(
-                stream: stream, sender: try transport.connectStream(stream, session: welcome.session, pages: machine.pages), shared: shared, dirtyLog: dirtyLog)
-            state.update { $0.senders.append(sender) }
-        }
-        let senders = state.read { $0.senders }
+        let senders = try connectStreams(welcome.session, shared, dirtyLog)
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
         if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
@@ -156,7 +151,45 @@ public final class SourceMigration: Sendable {
         }
     }
 
+    private func greet(_ control: any ControlChannel) throws(TurntableError) -> Welcome {
+        let remedy = "check that `turntable receive` listens there"
+        let answer: ControlMessage?
+        do { answer = try control.receive(within: Limits.helloTime) } catch {
+            throw TurntableError(error.kind, "greeting the target", "\(error.what): \(error.why)", remedy: remedy)
+        }
+        switch answer {
+        case .welcome(let welcome): return welcome
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
+        case nil: throw TurntableError(.line, "greeting the target", "it said nothing for \(Limits.helloTime)", remedy: remedy)
+        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome", remedy: remedy)
+        }
+    }
+
     // MARK: - Preparing
+
+    /// Opens the data streams side by side: each handshake takes a round trip.
+    private func connectStreams(_ session: SessionID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender] {
+        let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: options.streams))
+        let threads = (0..<options.streams).map { stream in
+            WorkerThread("tt-connect-\(stream)") { [transport, machine] in
+                let result = Result { () throws(TurntableError) in try transport.connectStream(stream, session: session, pages: machine.pages) }
+                opened.update { $0[stream] = result }
+            }
+        }
+        for thread in threads { thread.join() }
+        var senders: [StripeSender] = []
+        var failure: TurntableError?
+        for (stream, result) in opened.read({ $0 }).enumerated() {
+            switch result {
+            case .success(let sender): senders.append(StripeSender(stream: stream, sender: sender, shared: shared, dirtyLog: dirtyLog))
+            case .failure(let error): failure = error
+            case nil: preconditionFailure("a thread that has ended has a result")
+            }
+        }
+        state.update { $0.senders = senders }
+        if let failure { throw failure }
+        return senders
+    }
 
     /// The first round is every page that may hold something.
     private func populate(_ shared: SendState) {
@@ -241,7 +274,6 @@ public final class SourceMigration: Sendable {
         try settle(senders)
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
-        try machine.checkAlive()
         try dirtyLog.drain(into: shared.pending)
         let elapsed = now - started
         let after = total(senders)
@@ -290,6 +322,7 @@ public final class SourceMigration: Sendable {
         try heartbeat()
         try checkCancelled()
         try checkTarget()
+        try machine.checkAlive()
         let acknowledged = acknowledged(senders)
         let roundTrips = senders.map(\.status.roundTrip)
         state.update { state in
@@ -373,6 +406,10 @@ public final class SourceMigration: Sendable {
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
             enter(.completed)
+            let senders = state.read { $0.senders }
+            for sender in senders { sender.start(.flush) }
+            // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
+            for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
             machine.discard()
             return committed
         case .refused(let reason):
@@ -413,7 +450,7 @@ public final class SourceMigration: Sendable {
             totalSeconds: (ended - started).seconds, memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value },
             pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire, bulkRateBitsPerSecond: rounds.first?.rateBitsPerSecond ?? 0,
             rounds: rounds, blackout: blackout, retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions },
-            withdrawnPauses: withdrawn)
+            withdrawnPauses: withdrawn, isRunning: machine.isRunning)
     }
 
     // MARK: - The control stream
@@ -477,7 +514,22 @@ public final class SourceMigration: Sendable {
         report(.phase(phase))
     }
 
+    /// A target that refuses closes its streams, and that can be seen before its reason is.
+    private func refusalOnItsWay() -> String? {
+        guard state.read({ $0.listener }) != nil else { return nil }
+        let answer = state.wait(atMost: Limits.lastWordTime) { $0.answer }
+        if case .refused(let reason) = answer { return reason }
+        return nil
+    }
+
     private func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }
+
+    private func endConnections() {
+        endStreams()
+        let (control, listener) = state.read { ($0.control, $0.listener) }
+        control?.shutDown()
+        listener?.join()
+    }
 
     private func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
     private func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }

@@ -42,6 +42,8 @@ final class StripeSender: Sendable {
         /// The pending pages of the stream's stripes.
         case round(UInt32, refresh: Bool)
         case deviceState([UInt8])
+        /// Until the transport needs no page any more.
+        case flush
         case stop
     }
 
@@ -127,6 +129,7 @@ final class StripeSender: Sendable {
                 case .warmUp: try warmUp(frame)
                 case .round(let round, let refresh): try sendRound(round, refresh: refresh, frame)
                 case .deviceState(let bytes): try sendDeviceState(bytes, frame)
+                case .flush: try sender.flush()
                 }
                 state.update { if case .stop = $0.job {} else { $0.isBusy = false } }
             } catch {
@@ -155,7 +158,6 @@ final class StripeSender: Sendable {
             pending.remove(pages)
         }
         if !frame.isEmpty { try send(frame) }
-        try sender.flush()
     }
 
     /// Adds a run of pages, split where zero pages begin and end. A zero page that the target never got otherwise is

@@ -45,6 +45,8 @@ public final class TargetMigration: Sendable {
     public struct Outcome: Sendable {
         public var machine: String
         public var epoch: Epoch
+        /// False if it was paused at the source, and is here.
+        public var isRunning: Bool
         public var committed: Committed
     }
 
@@ -92,11 +94,22 @@ public final class TargetMigration: Sendable {
             return try takeOver(offer, handoff, machine, arrival)
         } catch {
             if state.read({ $0.mayHaveRun }) { throw error }
+            var cause = state.read { $0.failure } ?? error
+            if cause.kind == .line, let abort = abortOnItsWay() { cause = abort }
             made?.discard()
-            let cause = state.read { $0.failure } ?? error
             try? control.send(.refused(Refusal(epoch: epoch, reason: cause.description)))
             throw cause
         }
+    }
+
+    /// A source that gives up closes its streams, and that can be seen before its reason is.
+    private func abortOnItsWay() -> TurntableError? {
+        let deadline = Clock.now + Limits.lastWordTime
+        while Clock.now < deadline {
+            guard let message = try? control.receive(within: deadline - Clock.now) else { return nil }
+            if case .abort(let reason) = message { return TurntableError(.cancelled, "the source", reason) }
+        }
+        return nil
     }
 
     // MARK: - Preparing
@@ -240,7 +253,7 @@ public final class TargetMigration: Sendable {
         enter(.completed)
         // The machine runs whether or not this gets through.
         try? control.send(.committed(committed))
-        return Outcome(machine: offer.machine, epoch: offer.epoch, committed: committed)
+        return Outcome(machine: offer.machine, epoch: offer.epoch, isRunning: machine.isRunning, committed: committed)
     }
 
     // MARK: - Ends

@@ -46,7 +46,7 @@ public protocol FrameSender: AnyObject, Sendable {
     /// ``flush()`` returns, and a page that changes meanwhile is sent again because the dirty log says so.
     func send(_ frame: FrameDraft) throws(TurntableError)
 
-    /// Returns when no page is needed any more.
+    /// Returns when no page is needed any more. Never called between pause and hand-off: it may wait for the far end.
     func flush() throws(TurntableError)
 
     var status: LineStatus { get }

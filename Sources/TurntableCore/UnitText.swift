@@ -63,6 +63,7 @@ extension BitRate: CustomStringConvertible {
         case "g", "gbit", "gb/s": multiple = 1e9
         default: return nil
         }
+        guard number * multiple < 1e15 else { return nil }
         self.init(bitsPerSecond: number * multiple)
     }
 }
@@ -81,11 +82,11 @@ extension Nanoseconds: CustomStringConvertible {
     public init?(parsing text: String) {
         guard let (number, unit) = splitNumber(text), number >= 0, number < 9e9 else { return nil }
         switch unit.lowercased() {
-        case "ns": self.init(Int64(number))
-        case "us", "µs": self.init(Int64(number * 1e3))
-        case "ms": self.init(Int64(number * 1e6))
-        case "s": self.init(Int64(number * 1e9))
-        case "min": self.init(Int64(number * 60e9))
+        case "ns": self = .limited(number)
+        case "us", "µs": self = .limited(number * 1e3)
+        case "ms": self = .limited(number * 1e6)
+        case "s": self = .limited(number * 1e9)
+        case "min": self = .limited(number * 60e9)
         default: return nil
         }
     }

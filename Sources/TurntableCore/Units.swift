@@ -58,8 +58,10 @@ public struct BitRate: Hashable, Comparable, Sendable, Codable {
 public struct Nanoseconds: Hashable, Comparable, Sendable, Codable {
     public var value: Int64
     public init(_ value: Int64) { self.value = value }
-    public static func milliseconds(_ value: Double) -> Nanoseconds { Nanoseconds(Int64(value * 1e6)) }
-    public static func seconds(_ value: Double) -> Nanoseconds { Nanoseconds(Int64(value * 1e9)) }
+    public static func milliseconds(_ value: Double) -> Nanoseconds { limited(value * 1e6) }
+    public static func seconds(_ value: Double) -> Nanoseconds { limited(value * 1e9) }
+    /// What does not fit is ``forever``: a cut line makes such times.
+    static func limited(_ value: Double) -> Nanoseconds { value < 9.2e18 ? Nanoseconds(Int64(max(value, -9.2e18))) : .forever }
     public static let zero = Nanoseconds(0)
     public static let forever = Nanoseconds(.max)
     public static func < (a: Nanoseconds, b: Nanoseconds) -> Bool { a.value < b.value }

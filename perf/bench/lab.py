@@ -184,6 +184,7 @@ def turntable_move(processes, number, qemu, ready, options=()):
     report["cpuSeconds"] = after - before
     report["engineMemory"] = memory
     report["serial"] = serials[1]
+    report["processes"] = [sender.pid, receiver.pid]
     end_machine(directories[1])
     runner.wait()
     return report

@@ -12,18 +12,20 @@ struct LightpathCommand: ParsableCommand {
             SIGHUP end it: statistics are printed and what was made is taken away.
 
             EXAMPLES
-              turntable-lightpath --a lpA --b lpB --create --address-a 10.5.0.1/30 --address-b 10.5.0.2/30 \\
-                  --rate 1gbit --delay 87.5ms --control /run/lightpath.sock
-              turntable-lightpath --control /run/lightpath.sock --tell 'cut a-b'
-              turntable-lightpath --control /run/lightpath.sock --tell stats
+              turntable-lightpath --a lpA --b lpB --create --control /run/lp.sock \\
+                --address-a 10.5.0.1/30 --address-b 10.5.0.2/30 \\
+                --rate 1gbit --delay 87.5ms
+              turntable-lightpath --control /run/lp.sock --tell 'cut a-b'
+              turntable-lightpath --control /run/lp.sock --tell stats
               ip netns exec lpA ping 10.5.0.2
 
             COMMANDS, one a line on standard input or the control socket
             \(LineControl.help.split(separator: "\n").map { "  " + $0 }.joined(separator: "\n"))
 
             EXIT STATUS
-              0 ended when asked; 1 --tell was refused; 64 wrong option or value; 69 no line answers --tell; 71 the system refused; \
-            77 not permitted.
+              0   ended when asked        1   --tell was refused
+              64  wrong option or value   69  no line answers --tell
+              71  the system refused      77  not permitted
             """)
 
     @OptionGroup(title: "Ends") var ends: EndOptions

@@ -5,11 +5,12 @@ internal import TurntableLinux
 ///
 /// The bits are fetched and cleared in two steps. So that nothing writes in between, a drain stops the machine, and lets it
 /// run again after the second: QEMU's stop also waits for every request to a disk, whose data must not arrive after its
-/// page's bit was cleared. A machine that is paused already, by the operator or for the hand-off, is left so.
+/// page's bit was cleared. A machine that is paused already, by the operator or for the hand-off, is left so; only an operator
+/// who pauses it within the drain's own few milliseconds finds it running again.
 ///
 /// **Cost.** One short standstill at the end of each round, which the round's report tells, and which counts as part of the
 /// pause when the blackout is predicted. Reading takes 8 bytes a page, clearing a walk over QEMU's page tables, and the
-/// stop a flush of the disks; see docs/performance.md. After it the first write to each page costs the guest a page fault.
+/// stop a flush of the disks; see docs/decisions/0006-soft-dirty-before-6.7.md. After it the first write to each page costs the guest a page fault.
 /// Marks cannot be cleared for a part of memory, so a page written in the round before its stripe was sent goes again in the
 /// next.
 ///
