@@ -1,11 +1,13 @@
 #define _GNU_SOURCE
 #include "tt_memory.h"
 #include "tt_userfault.h"
+#include <linux/magic.h>
 #include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -68,6 +70,65 @@ int tt_probe_async_write_protect(void) {
         if (count < 0) result = count;
         munmap(page, length);
     }
+    close(pagemap);
+    return result;
+}
+
+int64_t tt_read_at(int fd, void *buffer, size_t length, int64_t offset) {
+    size_t done = 0;
+    while (done < length) {
+        ssize_t count = pread(fd, (char *)buffer + done, length - done, offset + (off_t)done);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) return -errno;
+        if (count == 0) break;
+        done += (size_t)count;
+    }
+    return (int64_t)done;
+}
+
+int tt_write_text(int fd, const char *text) {
+    ssize_t count;
+    do {
+        count = write(fd, text, strlen(text));
+    } while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : 0;
+}
+
+int tt_is_hugetlb(int fd) {
+    struct statfs status;
+    if (fstatfs(fd, &status)) return -errno;
+    return status.f_type == HUGETLBFS_MAGIC;
+}
+
+// Bit 55 of a page's entry in its own process's page map, or -errno.
+static int soft_dirty_bit(int pagemap, const volatile char *page, size_t page_bytes) {
+    uint64_t entry = 0;
+    int64_t count = tt_read_at(pagemap, &entry, sizeof entry, (int64_t)((uintptr_t)page / page_bytes * sizeof entry));
+    if (count < 0) return (int)count;
+    return (int)(entry >> 55 & 1);
+}
+
+int tt_probe_soft_dirty(void) {
+    size_t length = (size_t)sysconf(_SC_PAGESIZE);
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0) return -errno;
+    int clear = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    int result = clear < 0 ? -errno : 0;
+    volatile char *page = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) {
+        if (!result) result = -errno;
+    } else {
+        page[0] = 1;
+        if (!result) result = tt_write_text(clear, "4");
+        int before = soft_dirty_bit(pagemap, page, length);
+        page[0] = 2;
+        int after = soft_dirty_bit(pagemap, page, length);
+        if (!result && before < 0) result = before;
+        if (!result && after < 0) result = after;
+        if (!result && (before != 0 || after != 1)) result = -EOPNOTSUPP;
+        munmap((void *)page, length);
+    }
+    if (clear >= 0) close(clear);
     close(pagemap);
     return result;
 }

@@ -15,7 +15,7 @@ public struct LineEstimate: Sendable, Equatable {
 
 /// How long the machine would stand still if it were paused now, by part.
 public struct BlackoutPrediction: Sendable, Equatable, Codable {
-    /// Pausing, and the last scan.
+    /// Pausing, and the last drain of the dirty log.
     public var pause: Nanoseconds
     /// What is left to send, and what the line still holds, at the measured rate.
     public var lastBytes: Nanoseconds
@@ -24,8 +24,9 @@ public struct BlackoutPrediction: Sendable, Equatable, Codable {
     public var device: Nanoseconds
     public var total: Nanoseconds { pause + lastBytes + oneWay + device }
 
-    public init(pagesLeft: PageCount, unsent: ByteCount, line: LineEstimate, device cost: DeviceCost) {
-        pause = Self.pauseTime
+    /// - Parameter drain: what draining the dirty log took before, if it keeps the machine still.
+    public init(pagesLeft: PageCount, unsent: ByteCount, line: LineEstimate, device cost: DeviceCost, drain: Nanoseconds = .zero) {
+        pause = Self.pauseTime + drain
         let left = pagesLeft.value * (pageBytes + Extent.bytes) + unsent.value + cost.bytes.value
         lastBytes = line.rate.time(for: ByteCount(left))
         oneWay = line.oneWay
@@ -91,12 +92,12 @@ public struct Convergence: Sendable {
             return roundsWithoutGain == 0 && gain > Self.worthwhileGain && gain.value > nextRound.value / 2 ? .anotherRound : .pause
         }
         let figures = """
-            predicted \(prediction.total) (last pages \(prediction.lastBytes), one way \(prediction.oneWay), devices \(prediction.device)), \
+            predicted \(prediction.total) (pause \(prediction.pause), last pages \(prediction.lastBytes), one way \(prediction.oneWay), devices \(prediction.device)), \
             budget \(budget), \(round.pagesLeft.bytes) left after round \(rounds), \
             guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, line \(line.rate)
             """
         let floor = prediction.pause + prediction.oneWay + prediction.device
-        if floor > budget { return .refuse("the budget is below what the line and the devices alone take, \(floor): \(figures)") }
+        if floor > budget { return .refuse("the budget is below what the pause, the line and the devices alone take, \(floor): \(figures)") }
         if roundsWithoutGain >= Self.patience { return .refuse("pre-copy does not converge: \(figures)") }
         if rounds >= Limits.rounds { return .refuse("\(Limits.rounds) rounds were not enough: \(figures)") }
         return .anotherRound

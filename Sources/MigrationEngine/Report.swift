@@ -12,6 +12,8 @@ public struct RoundReport: Sendable, Codable, Equatable {
     public var pagesLeft: Int
     public var dirtyBytesPerSecond: Double
     public var predictedBlackoutMilliseconds: Double
+    /// How long the machine stood still for the dirty log at the end of the round; most logs need none.
+    public var standstillMilliseconds = 0.0
 }
 
 /// Where a round stands.

@@ -123,6 +123,7 @@ public final class SourceMigration: Sendable {
         enter(.preparing)
         let shared = SendState(pages: machine.pages, streams: options.streams)
         let dirtyLog = try machine.startDirtyLog(streams: options.streams)
+        if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
         populate(shared)
         let epoch = machine.epoch.next
         try control.send(.offer(makeOffer(epoch: epoch, shared)))
@@ -291,7 +292,8 @@ public final class SourceMigration: Sendable {
         let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(pagesLeft: shared.pagesLeft, elapsed: elapsed)
-        let prediction = BlackoutPrediction(pagesLeft: outcome.pagesLeft, unsent: unsent(senders), line: meter.estimate, device: machine.deviceCost)
+        let prediction = BlackoutPrediction(
+            pagesLeft: outcome.pagesLeft, unsent: unsent(senders), line: meter.estimate, device: machine.deviceCost, drain: dirtyLog.standstill)
         let bytes = ByteCount(after.bytesOnWire - before.bytesOnWire)
         // By acknowledgements for a long round, which a full socket cannot flatter; a short one may be over before any.
         let delivered = acknowledged(senders) - acknowledgedBefore
@@ -300,7 +302,7 @@ public final class SourceMigration: Sendable {
             round: Int(round), pagesSent: after.pages - before.pages, zeroPages: after.zeroPages - before.zeroPages,
             bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond,
             pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
-            predictedBlackoutMilliseconds: prediction.total.milliseconds)
+            predictedBlackoutMilliseconds: prediction.total.milliseconds, standstillMilliseconds: dirtyLog.standstill.milliseconds)
         return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
     }
 

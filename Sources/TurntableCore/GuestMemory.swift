@@ -43,4 +43,14 @@ public protocol DirtyLog: AnyObject, Sendable {
     /// before they are read, so that what was written since the last drain goes once. Different streams refresh
     /// different stripes at the same time; one stream's calls come from one thread.
     func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError)
+    /// What it is and what it costs the machine, for people; empty if there is nothing to tell.
+    var summary: String { get }
+    /// How long the last drain kept a running machine still, or how long one will as far as is known before the first.
+    var standstill: Nanoseconds { get }
+}
+
+extension DirtyLog {
+    public var summary: String { "" }
+    /// Most logs are drained while the machine runs.
+    public var standstill: Nanoseconds { .zero }
 }

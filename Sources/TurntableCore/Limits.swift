@@ -28,6 +28,8 @@ public enum Limits {
     public static let pauseAttempts = 3
     /// Ranges fetched by one dirty scan call.
     public static let scanRegions = 4096
+    /// Pages whose entries in a page map are read by one call: 512 MiB of memory.
+    public static let pagemapEntries = 1 << 17
     /// Bytes of one stream that open its window while the target prepares.
     public static let warmUpBytes = 32 << 20
     /// Migrations that one receiver prepares at once.

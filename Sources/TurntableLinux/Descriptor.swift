@@ -32,6 +32,7 @@ public struct Descriptor: ~Copyable, Sendable {
 public struct OpenFlags: Sendable {
     fileprivate let rawValue: Int32
     public static let read = OpenFlags(rawValue: O_RDONLY)
+    public static let write = OpenFlags(rawValue: O_WRONLY)
     public static let readWrite = OpenFlags(rawValue: O_RDWR)
     public static let create = OpenFlags(rawValue: O_WRONLY | O_CREAT | O_TRUNC)
 }

@@ -38,6 +38,11 @@ public import TurntableCore
 
     deinit { unsafe munmap(base, bytes) }
 
+    /// Whether the file is of huge pages (hugetlbfs).
+    public borrowing func hasHugePages() throws(TurntableError) -> Bool {
+        try checked(tt_is_hugetlb(descriptor.rawValue), "asking what a memory file is made of") == 1
+    }
+
     /// Lets the kernel back `range` with memory now, in one call, instead of page by page as bytes arrive.
     public borrowing func populate(_ range: Range<Int>) throws(TurntableError) {
         let result = unsafe tt_populate(descriptor.rawValue, Int64(range.lowerBound), base + range.lowerBound, range.count)

@@ -38,7 +38,7 @@ public import TurntableCore
         guard result < 0 else { return nil }
         let remedy = -result == EPERM
             ? "run as root, or set vm.unprivileged_userfaultfd=1"
-            : "run Linux 6.7 or later with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR"
+            : "run Linux 6.7 or later with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR, or an older one with CONFIG_MEM_SOFT_DIRTY"
         return TurntableError(.unsupported, "asking this kernel for a dirty log (userfaultfd WP_ASYNC and PAGEMAP_SCAN)", errorText(-result), remedy: remedy)
     }
 }

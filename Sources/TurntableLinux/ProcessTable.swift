@@ -54,7 +54,7 @@ public enum ProcessTable {
         return String(name.hasSuffix(" (deleted)") ? name.dropLast(10) : name)
     }
 
-    private static func readText(_ path: String) -> String? {
+    static func readText(_ path: String) -> String? {
         // Files of /proc have no size to read by, so they are read to their end.
         guard let file = try? Descriptor.open(path, .read, what: path) else { return nil }
         var bytes: [UInt8] = []

@@ -42,10 +42,11 @@ final class EventPrinter: Sendable {
             remember(members)
             showProgress(progress, members)
         case .round(let round):
+            let standstill = round.standstillMilliseconds > 0 ? ", stood still \(Nanoseconds.milliseconds(round.standstillMilliseconds)) for the dirty log" : ""
             say(
                 ["event": .text("round"), "round": .object(round)],
                 "round \(round.round): \(round.pagesSent) pages, \(ByteCount(round.bytesOnWire)) in \(Nanoseconds.milliseconds(round.milliseconds)) at \(BitRate(bitsPerSecond: round.rateBitsPerSecond)); "
-                    + "\(round.pagesLeft) pages left, guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, predicted blackout \(Nanoseconds.milliseconds(round.predictedBlackoutMilliseconds))")
+                    + "\(round.pagesLeft) pages left, guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, predicted blackout \(Nanoseconds.milliseconds(round.predictedBlackoutMilliseconds))\(standstill)")
         }
     }
 

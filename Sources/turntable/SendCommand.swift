@@ -29,6 +29,7 @@ struct SendCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Data streams, 1 to \(Limits.streams).", valueName: "n")) var streams = 1
     @Option(help: ArgumentHelp("Congestion control. Default: cubic, or bbr on a long line with no --rate.", valueName: "name")) var congestion: String?
     @Option(name: .customLong("send-method"), help: ArgumentHelp("copied, spliced or zero-copy. Default: what costs least, measured.", valueName: "method")) var sendMethod: String?
+    @Option(name: .customLong("dirty-log"), help: ArgumentHelp("pagemap-scan (Linux 6.7) or soft-dirty (older; the machine stands still for a moment each round). Default: the first that this kernel has.", valueName: "method")) var dirtyLog: String?
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var runDirectory: RunDirectoryOption
 
@@ -47,6 +48,9 @@ struct SendCommand: ParsableCommand {
                 }
                 line.sendMethod = method
             }
+            if let dirtyLog, DirtyLogMethod(rawValue: dirtyLog) == nil {
+                throw TurntableError(.usage, "--dirty-log \(dirtyLog)", "it must be \(DirtyLogMethod.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
             var options = MigrationOptions()
             options.streams = streams
             options.budget = downtime.value
@@ -59,7 +63,7 @@ struct SendCommand: ParsableCommand {
             if (try? MigrationDoor.ask("status", at: path)) != nil {
                 throw TurntableError(.refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
             }
-            let source = try QEMUSourceMachine(machine, in: runDirectory.directory)
+            let source = try QEMUSourceMachine(machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
             let migration = SourceMigration(machine: source, transport: TCPSourceTransport(address: address, options: line), options: options) { printer.source($0) }
             Signals.onInterrupt { _ in
                 if !migration.cancel() { printer.note("too late to cancel: the right to run was handed off") }

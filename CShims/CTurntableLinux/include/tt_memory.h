@@ -24,6 +24,19 @@ int tt_scan_written(int pagemap_fd, uint64_t start, uint64_t end, int clear, str
 // Whether this kernel offers asynchronous write protection on shared memory: 0, or -errno of the step that failed.
 int tt_probe_async_write_protect(void);
 
+// Whether this kernel keeps soft-dirty bits (CONFIG_MEM_SOFT_DIRTY), tried on a page of shared memory: 0, or -errno of the
+// step that failed; -EOPNOTSUPP if the bit does not follow what is written. Forgets this process's own bits.
+int tt_probe_soft_dirty(void);
+
+// pread(2) until length bytes are there or the file ends, past signals: the bytes read, or -errno.
+int64_t tt_read_at(int fd, void *buffer, size_t length, int64_t offset);
+
+// Writes text in one write(2), as files of /proc want it: 0 or -errno.
+int tt_write_text(int fd, const char *text);
+
+// Whether a descriptor is a file of huge pages (hugetlbfs): 1, 0 or -errno.
+int tt_is_hugetlb(int fd);
+
 // Backs length bytes at offset of a memory file, mapped at address, with memory: fallocate(2) for the pages and
 // MADV_POPULATE_WRITE (Linux 5.14) for the mapping, which together take half the time of faulting. 0 or -errno.
 int tt_populate(int fd, int64_t offset, void *address, size_t length);

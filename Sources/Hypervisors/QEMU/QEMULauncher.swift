@@ -10,7 +10,7 @@ public struct QEMULauncher: Sendable {
     /// It waits for a machine to come instead of booting.
     public var isIncoming: Bool
     public var commandLine: QEMUCommandLine
-    /// The preload library: registers QEMU's mappings of our files for the dirty log.
+    /// The preload library: registers QEMU's mappings of our files for PAGEMAP_SCAN. Other dirty logs need none.
     public var preload: String
     /// An inherited descriptor: see ``MachineLease``. Nil for a machine that depends on nobody.
     public var lease: Int32?
@@ -27,11 +27,13 @@ public struct QEMULauncher: Sendable {
 
     /// Runs the machine. Returns QEMU's exit code; nothing of the machine is left then.
     /// - Parameter started: called once when it can be found and moved.
-    public func run(started: (MachineRecord) -> Void) throws(TurntableError) -> Int32 {
+    public func run(started: (MachineRecord, DirtyLogMethod) -> Void) throws(TurntableError) -> Int32 {
         try RunDirectory.check(name: name)
         // QEMU does not get it: it must close when this process ends.
         if let lease { try checked(fcntl(lease, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0, "taking the lease \(lease)") }
-        if let missing = PagemapScanner.missingSupport() { throw missing }
+        // A machine that could not be moved away again is not started.
+        let dirtyLog = try DirtyLogMethod.choose()
+        try dirtyLog.check(hugePagesIn: commandLine.regions.first { $0.hugePageBytes > 0 }?.name)
         let needed = commandLine.regions.reduce(0) { $0 + $1.bytes }
         try checkAvailableMemory(ByteCount(needed))
         try directory.claim(name)
@@ -47,7 +49,7 @@ public struct QEMULauncher: Sendable {
 
         let child = try ChildProcess(
             commandLine.rewritten(descriptors: descriptors, monitor: directory.monitor(of: name), incoming: isIncoming),
-            environment: ["LD_PRELOAD": preload, "TURNTABLE_RAM_REPORT": "\(reportWriter.rawValue)"],
+            environment: dirtyLog.needsRegistration ? ["LD_PRELOAD": preload, "TURNTABLE_RAM_REPORT": "\(reportWriter.rawValue)"] : [:],
             inherited: Array(descriptors.values) + [reportWriter.rawValue])
         let process = child.identifier
         // The terminal's Ctrl-C reaches QEMU by itself, being in the same process group; a kill of ours is passed on.
@@ -56,10 +58,10 @@ public struct QEMULauncher: Sendable {
         if let lease { endWithoutKeep(lease, process, isForsaken) }
         do throws(TurntableError) {
             try awaitMonitor(child)
-            try checkReport(report)
+            if dirtyLog.needsRegistration { try checkReport(report) }
             let record = MachineRecord(name: name, process: process, epoch: epoch, arguments: commandLine.arguments, isIncoming: isIncoming)
             try directory.write(record)
-            started(record)
+            started(record, dirtyLog)
         } catch {
             child.kill()
             _ = child.wait()

@@ -47,6 +47,25 @@ internal import TurntableLinux
     func populate(_ pages: Range<Int>, in region: RegionIndex) throws(TurntableError) {
         try files[region.value].file.populate(pages.lowerBound * pageBytes..<pages.upperBound * pageBytes)
     }
+
+    /// Where `process` maps each region.
+    func bases(in process: Int32) throws(TurntableError) -> [UInt64] {
+        let mappings = ProcessTable.memoryFileMappings(of: process)
+        var bases: [UInt64] = []
+        for region in regions {
+            guard let base = mappings[region.name] else {
+                throw TurntableError(.hypervisor, "looking for region \(region.name) in process \(process)", "it is not mapped there")
+            }
+            bases.append(base)
+        }
+        return bases
+    }
+
+    /// The name of a region of huge pages, if there is one.
+    func regionOfHugePages() throws(TurntableError) -> String? {
+        for (index, region) in regions.enumerated() where try files[index].file.hasHugePages() { return region.name }
+        return nil
+    }
 }
 
 /// The pages that a QEMU's guest, and QEMU for it, wrote: PAGEMAP_SCAN over its mappings.
@@ -56,25 +75,17 @@ final class PagemapDirtyLog: DirtyLog, @unchecked Sendable {
         let scanner: PagemapScanner
         init(_ process: Int32) throws(TurntableError) { scanner = try PagemapScanner(process: process) }
     }
+    let summary = DirtyLogMethod.pagemapScan.rawValue
     private let scanners: [Scanner]
     private let bases: [UInt64]
 
     /// Begins to log: all marks are cleared, so that everything written from now on is marked.
-    init(process: Int32, regions: [MemoryRegion], streams: Int) throws(TurntableError) {
-        if let missing = PagemapScanner.missingSupport() { throw missing }
-        let mappings = ProcessTable.memoryFileMappings(of: process)
-        var bases: [UInt64] = []
-        for region in regions {
-            guard let base = mappings[region.name] else {
-                throw TurntableError(.hypervisor, "looking for region \(region.name) in process \(process)", "it is not mapped there")
-            }
-            bases.append(base)
-        }
-        self.bases = bases
+    init(process: Int32, memory: QEMUMemory, streams: Int) throws(TurntableError) {
+        bases = try memory.bases(in: process)
         var scanners: [Scanner] = []
         for _ in 0..<streams { scanners.append(try Scanner(process)) }
         self.scanners = scanners
-        for (index, region) in regions.enumerated() {
+        for (index, region) in memory.regions.enumerated() {
             let end = bases[index] + UInt64(region.pages.bytes.value)
             try scanners[0].scanner.scan(bases[index]..<end, clear: true) { _ in }
         }

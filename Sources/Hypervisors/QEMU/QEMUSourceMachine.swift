@@ -42,9 +42,12 @@ public final class QEMUSourceMachine: SourceMachine {
     /// What the target was told that it is.
     public let isRunning: Bool
     private let isStoppedByUs = Monitor(false)
+    private let dirtyLog: DirtyLogMethod?
 
     /// Attaches to the machine of that name.
-    public init(_ machine: String, in directory: RunDirectory) throws(TurntableError) {
+    /// - Parameter dirtyLog: nil for the best that this kernel has.
+    public init(_ machine: String, in directory: RunDirectory, dirtyLog: DirtyLogMethod? = nil) throws(TurntableError) {
+        self.dirtyLog = dirtyLog
         let record = try directory.read(machine)
         name = record.name
         epoch = record.epoch
@@ -64,7 +67,10 @@ public final class QEMUSourceMachine: SourceMachine {
     }
 
     public func startDirtyLog(streams: Int) throws(TurntableError) -> any DirtyLog {
-        try PagemapDirtyLog(process: monitor.process, regions: memory.regions, streams: streams)
+        switch try DirtyLogMethod.choose(dirtyLog) {
+        case .pagemapScan: try PagemapDirtyLog(process: monitor.process, memory: memory, streams: streams)
+        case .softDirty: try SoftDirtyLog(monitor: monitor, memory: memory)
+        }
     }
 
     /// QEMU's stop returns when the processors stand still and all requests to disks are through.
