@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BUILD := .build/release
 DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
-CFLAGS_PRELOAD := -O2 -Wall -Wextra -Werror -shared -fPIC
+CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
 .PHONY: help packages build guest demo test bench fuzz clean
 

@@ -1,22 +1,13 @@
 #define _GNU_SOURCE
 #include "tt_memory.h"
-#include <errno.h>
-#include <fcntl.h>
+#include "tt_userfault.h"
 #include <linux/memfd.h>
-#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
-#endif
-#ifndef UFFD_FEATURE_WP_ASYNC
-#define UFFD_FEATURE_WP_ASYNC (1 << 15)
-#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -61,14 +52,10 @@ int tt_scan_written(int pagemap_fd, uint64_t start, uint64_t end, int clear, str
 int tt_probe_async_write_protect(void) {
     int result = 0;
     size_t length = (size_t)sysconf(_SC_PAGESIZE);
-    int userfault = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-    if (userfault < 0) return -errno;
-    struct uffdio_api api = {.api = UFFD_API,
-                             .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
-                                         UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP};
-    if (ioctl(userfault, UFFDIO_API, &api)) result = -errno;
+    const char *step;
+    int userfault = tt_open_userfault(&step);
+    if (userfault < 0) return userfault;
     close(userfault);
-    if (result) return result;
     int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (pagemap < 0) return -errno;
     void *page = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

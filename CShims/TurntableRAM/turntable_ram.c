@@ -7,24 +7,13 @@
 //   ok ADDRESS LENGTH NAME | error ERRNO STEP NAME
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
-#endif
-#ifndef UFFD_FEATURE_WP_ASYNC
-#define UFFD_FEATURE_WP_ASYNC (1 << 15)
-#endif
+#include "tt_userfault.h"
 
 static const char prefix[] = "/memfd:turntable:";
 
@@ -35,23 +24,18 @@ static void report(const char *line, int length) {
 
 static void protect(void *address, size_t length, const char *name) {
     char line[256];
-    const char *step = NULL;
-    struct uffdio_api api = {.api = UFFD_API,
-                             .features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED |
-                                         UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP};
+    const char *step;
     struct uffdio_register range = {.range = {(uint64_t)(uintptr_t)address, length},
                                     .mode = UFFDIO_REGISTER_MODE_WP};
     // The descriptor stays open for the life of the process: closing it would end the protection.
-    int userfault = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-    if (userfault < 0)
-        step = "userfaultfd";
-    else if (ioctl(userfault, UFFDIO_API, &api))
-        step = "UFFDIO_API";
-    else if (ioctl(userfault, UFFDIO_REGISTER, &range))
+    int userfault = tt_open_userfault(&step);
+    int error = userfault < 0 ? -userfault : 0;
+    if (!error && ioctl(userfault, UFFDIO_REGISTER, &range)) {
         step = "UFFDIO_REGISTER";
-    int error = errno;
-    if (step) {
-        if (userfault >= 0) close(userfault);
+        error = errno;
+        close(userfault);
+    }
+    if (error) {
         report(line, snprintf(line, sizeof line, "error %d %s %s\n", error, step, name));
     } else {
         report(line, snprintf(line, sizeof line, "ok %p %zu %s\n", address, length, name));

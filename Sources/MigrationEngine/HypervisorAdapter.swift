@@ -25,6 +25,8 @@ public protocol SourceMachine: AnyObject, Sendable {
     var description: [UInt8] { get }
     var pages: any PageSource { get }
     var deviceCost: DeviceCost { get }
+    /// False if it is paused, which it then stays at the target.
+    var isRunning: Bool { get }
 
     /// Begins to log writes: everything written from now on is in the log. `streams` threads will drain it.
     func startDirtyLog(streams: Int) throws(TurntableError) -> any DirtyLog
@@ -43,6 +45,8 @@ public protocol SourceMachine: AnyObject, Sendable {
 /// A machine that is prepared and waits for its memory and device state.
 public protocol TargetMachine: AnyObject, Sendable {
     var pages: any PageSink { get }
+    /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
+    var isRunning: Bool { get }
     /// Takes the device state, all memory being in place; the machine is then ready to run.
     func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError)
     /// Lets the machine run.
@@ -51,6 +55,14 @@ public protocol TargetMachine: AnyObject, Sendable {
     func discard()
     /// Throws if the machine's hypervisor is gone.
     func checkAlive() throws(TurntableError)
+}
+
+extension SourceMachine {
+    public var isRunning: Bool { true }
+}
+
+extension TargetMachine {
+    public var isRunning: Bool { true }
 }
 
 /// Makes machines at a target.

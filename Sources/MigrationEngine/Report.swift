@@ -63,6 +63,8 @@ public struct MigrationReport: Sendable, Codable, Equatable {
     public var retransmissions: Int
     /// Attempts at the pause that turned out longer than the budget and were taken back.
     public var withdrawnPauses: Int
+    /// False if the machine was paused, and stayed so.
+    public var isRunning = true
 }
 
 public enum MigrationEvent: Sendable {

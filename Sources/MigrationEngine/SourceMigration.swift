@@ -18,6 +18,15 @@ public struct MigrationOptions: Sendable {
     public var statedRate: BitRate?
     /// The round trip, if the caller knows it.
     public var roundTrip: Nanoseconds?
+    public var waits = MigrationWaits()
+    public init() {}
+}
+
+/// How long a migration waits for the other end. A test has less time than a line.
+public struct MigrationWaits: Sendable {
+    public var prepare = Limits.prepareTime
+    public var stall = Limits.stallTime
+    public var commit = Limits.commitTime
     public init() {}
 }
 
@@ -32,6 +41,7 @@ public final class SourceMigration: Sendable {
         var phase = MigrationPhase.connecting
         var isCancelled = false
         var control: (any ControlChannel)?
+        var listener: WorkerThread?
         var senders: [StripeSender] = []
         /// What the target said, when it was more than a heartbeat.
         var answer: Answer?
@@ -41,7 +51,7 @@ public final class SourceMigration: Sendable {
     }
     private enum Answer {
         case offered
-        case refused(String)
+        case refused(Refusal)
         case committed(Committed)
         case lost(TurntableError)
     }
@@ -74,36 +84,40 @@ public final class SourceMigration: Sendable {
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
         let started = Clock.now
-        defer { endStreams() }
+        // The streams end after the target was told why.
+        defer { endConnections() }
         do throws(TurntableError) {
-            return try migrate(started)
+            let (control, welcome) = try connect()
+            return try migrate(control, welcome, started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
-            let cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
+            if cause.kind == .line, let refusal = refusalOnItsWay() { cause = refusal }
+            // Whatever else failed, it failed because of that.
+            do { try machine.checkAlive() } catch { cause = error }
             try? control?.send(.abort(cause.description))
             throw cause
         }
     }
 
-    private func migrate(_ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
-        // Connect.
+    private func connect() throws(TurntableError) -> (any ControlChannel, Welcome) {
         enter(.connecting)
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
-        guard case .welcome(let welcome)? = try control.receive(within: Limits.helloTime) else {
-            throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome")
-        }
+        let welcome = try greet(control)
         guard options.streams <= welcome.maximumStreams else {
-            throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
+            throw TurntableError(
+                .refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
         }
-        if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
         let listener = WorkerThread("tt-control") { [self] in listen(control) }
-        defer {
-            control.shutDown()
-            listener.join()
-        }
+        state.update { $0.listener = listener }
+        return (control, welcome)
+    }
+
+    private func migrate(_ control: any ControlChannel, _ welcome: Welcome, _ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
+        if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
 
         // Prepare: the streams' windows open while the target makes the machine's shell.
         enter(.preparing)
@@ -112,12 +126,7 @@ public final class SourceMigration: Sendable {
         populate(shared)
         let epoch = machine.epoch.next
         try control.send(.offer(makeOffer(epoch: epoch, shared)))
-        for stream in 0..<options.streams {
-            let sender = StripeSender(
-                stream: stream, sender: try transport.connectStream(stream, session: welcome.session, pages: machine.pages), shared: shared, dirtyLog: dirtyLog)
-            state.update { $0.senders.append(sender) }
-        }
-        let senders = state.read { $0.senders }
+        let senders = try connectStreams(welcome.session, shared, dirtyLog)
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
         if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
@@ -155,7 +164,45 @@ public final class SourceMigration: Sendable {
         }
     }
 
+    private func greet(_ control: any ControlChannel) throws(TurntableError) -> Welcome {
+        let remedy = "check that `turntable receive` listens there"
+        let answer: ControlMessage?
+        do { answer = try control.receive(within: Limits.helloTime) } catch {
+            throw TurntableError(error.kind, "greeting the target", "\(error.what): \(error.why)", remedy: remedy)
+        }
+        switch answer {
+        case .welcome(let welcome): return welcome
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
+        case nil: throw TurntableError(.line, "greeting the target", "it said nothing for \(Limits.helloTime)", remedy: remedy)
+        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome", remedy: remedy)
+        }
+    }
+
     // MARK: - Preparing
+
+    /// Opens the data streams side by side: each handshake takes a round trip.
+    private func connectStreams(_ session: SessionID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender] {
+        let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: options.streams))
+        let threads = (0..<options.streams).map { stream in
+            WorkerThread("tt-connect-\(stream)") { [transport, machine] in
+                let result = Result { () throws(TurntableError) in try transport.connectStream(stream, session: session, pages: machine.pages) }
+                opened.update { $0[stream] = result }
+            }
+        }
+        for thread in threads { thread.join() }
+        var senders: [StripeSender] = []
+        var failure: TurntableError?
+        for (stream, result) in opened.read({ $0 }).enumerated() {
+            switch result {
+            case .success(let sender): senders.append(StripeSender(stream: stream, sender: sender, shared: shared, dirtyLog: dirtyLog))
+            case .failure(let error): failure = error
+            case nil: preconditionFailure("a thread that has ended has a result")
+            }
+        }
+        state.update { $0.senders = senders }
+        if let failure { throw failure }
+        return senders
+    }
 
     /// The first round is every page that may hold something.
     private func populate(_ shared: SendState) {
@@ -186,22 +233,22 @@ public final class SourceMigration: Sendable {
     }
 
     private func awaitOffered(_ control: any ControlChannel) throws(TurntableError) {
-        let deadline = Clock.now + Limits.prepareTime
+        let deadline = Clock.now + options.waits.prepare
         while Clock.now < deadline {
-            try heartbeat()
+            heartbeat()
             let answer = state.wait(atMost: Limits.pollTime) { state -> Answer? in
                 defer { state.answer = nil }
                 return state.answer
             }
             switch answer {
             case .offered: return
-            case .refused(let reason): throw TurntableError(.refused, "the target", reason)
+            case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
             case .lost(let error): throw error
             case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
             case nil: try checkCancelled()
             }
         }
-        throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(Limits.prepareTime)")
+        throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(options.waits.prepare)")
     }
 
     // MARK: - Copying
@@ -240,7 +287,6 @@ public final class SourceMigration: Sendable {
         try settle(senders)
         let (meter, now) = (state.read { $0.meter }, Clock.now)
         state.update { $0.meter.pauseMeasuring() }
-        try machine.checkAlive()
         try dirtyLog.drain(into: shared.pending)
         let elapsed = now - started
         let after = total(senders)
@@ -285,9 +331,10 @@ public final class SourceMigration: Sendable {
 
     /// What is looked at while a round goes on.
     private func tick(_ senders: [StripeSender]) throws(TurntableError) {
-        try heartbeat()
+        heartbeat()
         try checkCancelled()
         try checkTarget()
+        try machine.checkAlive()
         let acknowledged = acknowledged(senders)
         let roundTrips = senders.map(\.status.roundTrip)
         state.update { state in
@@ -335,13 +382,16 @@ public final class SourceMigration: Sendable {
 
         let control = state.read { $0.control }
         let handoff = Handoff(epoch: epoch, session: session, frames: senders.map(\.counts.frames), deviceStateBytes: UInt64(blackout.deviceStateBytes))
-        let isCancelled = state.update { state in
-            if !state.isCancelled { state.phase = .handedOff }
-            return state.isCancelled
+        // In one step: what was said until now counts, and nothing that is said from now on takes the right back.
+        let isOpen = state.update { state in
+            let isOpen = !state.isCancelled && state.answer == nil
+            if isOpen { state.phase = .handedOff }
+            return isOpen
         }
-        if isCancelled {
+        if !isOpen {
             try machine.resume()
             try checkCancelled()
+            try checkTarget()
         }
         blackout.handedOff = Clock.now
         // From the first byte on the machine is the target's. An error here no longer means that it was not sent.
@@ -366,7 +416,7 @@ public final class SourceMigration: Sendable {
     }
 
     private func awaitCommitted(_ epoch: Epoch) throws(TurntableError) -> Committed {
-        let answer = state.wait(atMost: Limits.commitTime) { $0.answer }
+        let answer = state.wait(atMost: options.waits.commit) { $0.answer }
         let unknown = "the machine is stopped and preserved here; do not resume it before you know that the target does not run it"
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
@@ -377,16 +427,18 @@ public final class SourceMigration: Sendable {
             for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
             machine.discard()
             return committed
-        case .refused(let reason):
+        case .refused(let refusal) where refusal.epoch == epoch:
             // The target did not run it and gives the right back.
             try machine.resume()
-            throw TurntableError(.refused, "the target", "\(reason); the machine runs on here")
+            throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
+        case .refused(let refusal):
+            throw TurntableError(.relinquished, "the target", "it refused epoch \(refusal.epoch.value) instead of \(epoch.value); \(unknown)")
         case .committed(let committed):
             throw TurntableError(.relinquished, "the target", "it answered for epoch \(committed.epoch.value) instead of \(epoch.value); \(unknown)")
         case .lost(let error):
             throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "\(error.why); \(unknown)")
         case .offered, nil:
-            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "no answer for \(Limits.commitTime); \(unknown)")
+            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "no answer for \(options.waits.commit); \(unknown)")
         }
     }
 
@@ -415,7 +467,7 @@ public final class SourceMigration: Sendable {
             totalSeconds: (ended - started).seconds, memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value },
             pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire, bulkRateBitsPerSecond: rounds.first?.rateBitsPerSecond ?? 0,
             rounds: rounds, blackout: blackout, retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions },
-            withdrawnPauses: withdrawn)
+            withdrawnPauses: withdrawn, isRunning: machine.isRunning)
     }
 
     // MARK: - The control stream
@@ -426,8 +478,10 @@ public final class SourceMigration: Sendable {
         while true {
             do throws(TurntableError) {
                 guard let message = try control.receive(within: Limits.pollTime) else {
-                    let silence = Clock.now - state.read { $0.lastHeard }
-                    if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
+                    let (lastHeard, phase) = state.read { ($0.lastHeard, $0.phase) }
+                    let silence = Clock.now - lastHeard
+                    // A target that makes a machine says nothing until it has, and awaitCommitted has a limit of its own.
+                    if phase == .copying || phase == .paused, silence > options.waits.stall { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
                     continue
                 }
                 let now = Clock.now
@@ -435,12 +489,13 @@ public final class SourceMigration: Sendable {
                     state.lastHeard = now
                     switch message {
                     case .pong(let stamp): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: stamp)))
-                    case .offered: state.answer = .offered
-                    case .refused(let refusal): state.answer = .refused(refusal.reason)
-                    case .abort(let reason): state.answer = state.phase < .handedOff ? .refused(reason) : .lost(TurntableError(.line, "the target", reason))
+                    case .offered where state.phase == .preparing: state.answer = .offered
+                    case .refused(let refusal): state.answer = .refused(refusal)
+                    case .abort(let reason) where state.phase < .handedOff: state.answer = .refused(Refusal(epoch: machine.epoch.next, reason: reason))
+                    case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.answer = .committed(committed)
-                    case .welcome, .offer, .ping, .handoff:
-                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that only a source sends"))
+                    case .welcome, .offer, .offered, .ping, .handoff:
+                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }
             } catch {
@@ -450,20 +505,21 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func heartbeat() throws(TurntableError) {
+    private func heartbeat() {
         let (control, due) = state.update { state in
             let now = Clock.now
             let due = now - state.lastPing >= Limits.heartbeatTime
             if due { state.lastPing = now }
             return (state.control, due)
         }
-        if due { try control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
+        // Where this fails, the listening thread hears what the target said before it left.
+        if due { try? control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
     }
 
     /// Throws what the target said instead of going on.
     private func checkTarget() throws(TurntableError) {
         switch state.read({ $0.answer }) {
-        case .refused(let reason): throw TurntableError(.refused, "the target", reason)
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
         case .lost(let error): throw error
         case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
         case .offered, nil: return
@@ -479,7 +535,20 @@ public final class SourceMigration: Sendable {
         report(.phase(phase))
     }
 
+    /// A target that refuses closes its streams, and that can be seen before its reason is.
+    private func refusalOnItsWay() -> TurntableError? {
+        guard state.read({ $0.listener }) != nil, case .refused(let refusal)? = state.wait(atMost: Limits.lastWordTime, until: { $0.answer }) else { return nil }
+        return TurntableError(.refused, "the target", refusal.reason)
+    }
+
     private func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }
+
+    private func endConnections() {
+        endStreams()
+        let (control, listener) = state.read { ($0.control, $0.listener) }
+        control?.shutDown()
+        listener?.join()
+    }
 
     private func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
     private func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }

@@ -100,7 +100,7 @@ public import WireFormat
         var isStart = isStart
         var deadline = Clock.now + Limits.stallTime
         while next < count {
-            var moved = unsafe tt_receive_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(count - next))
+            let moved = unsafe tt_receive_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(count - next))
             if moved == -Int(EAGAIN) {
                 guard !isShutDown.load(ordering: .relaxed) else { throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down") }
                 guard Clock.now < deadline else {
@@ -114,14 +114,7 @@ public import WireFormat
             }
             isStart = false
             deadline = Clock.now + Limits.stallTime
-            while next < count, unsafe moved >= vectors[next].iov_len {
-                unsafe moved -= vectors[next].iov_len
-                next += 1
-            }
-            if moved > 0 {
-                unsafe vectors[next].iov_base += moved
-                unsafe vectors[next].iov_len -= moved
-            }
+            unsafe advance(vectors, from: &next, by: moved)
         }
     }
 

@@ -142,7 +142,7 @@ internal import WireFormat
         var zeroCopy = zeroCopy
         var waiting = StallWatch()
         while next < end {
-            var moved = unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
+            let moved = unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
             if moved == -Int(ENOBUFS), zeroCopy {
                 // No memory for another completion: this frame goes by copy.
                 zeroCopy = false
@@ -156,14 +156,7 @@ internal import WireFormat
             if moved < 0 { throw lineError(moved) }
             waiting = StallWatch()
             if zeroCopy { zeroCopySends += 1 }
-            while next < end, unsafe moved >= vectors[next].iov_len {
-                unsafe moved -= vectors[next].iov_len
-                next += 1
-            }
-            if moved > 0 {
-                unsafe vectors[next].iov_base += moved
-                unsafe vectors[next].iov_len -= moved
-            }
+            unsafe advance(vectors, from: &next, by: moved)
         }
     }
 

@@ -58,16 +58,22 @@ public struct BitRate: Hashable, Comparable, Sendable, Codable {
 public struct Nanoseconds: Hashable, Comparable, Sendable, Codable {
     public var value: Int64
     public init(_ value: Int64) { self.value = value }
-    public static func milliseconds(_ value: Double) -> Nanoseconds { Nanoseconds(Int64(value * 1e6)) }
-    public static func seconds(_ value: Double) -> Nanoseconds { Nanoseconds(Int64(value * 1e9)) }
+    public static func milliseconds(_ value: Double) -> Nanoseconds { limited(value * 1e6) }
+    public static func seconds(_ value: Double) -> Nanoseconds { limited(value * 1e9) }
+    /// What does not fit is ``forever``: a cut line makes such times.
+    static func limited(_ value: Double) -> Nanoseconds { value < 9.2e18 ? Nanoseconds(Int64(max(value, -9.2e18))) : .forever }
     public static let zero = Nanoseconds(0)
     public static let forever = Nanoseconds(.max)
     public static func < (a: Nanoseconds, b: Nanoseconds) -> Bool { a.value < b.value }
     public static func + (a: Nanoseconds, b: Nanoseconds) -> Nanoseconds {
         let (sum, overflow) = a.value.addingReportingOverflow(b.value)
-        return overflow ? .forever : Nanoseconds(sum)
+        return overflow ? (b.value < 0 ? Nanoseconds(.min) : .forever) : Nanoseconds(sum)
     }
-    public static func - (a: Nanoseconds, b: Nanoseconds) -> Nanoseconds { Nanoseconds(a.value - b.value) }
+    /// A peer's numbers end up here, so it saturates as well.
+    public static func - (a: Nanoseconds, b: Nanoseconds) -> Nanoseconds {
+        let (difference, overflow) = a.value.subtractingReportingOverflow(b.value)
+        return overflow ? (b.value < 0 ? .forever : Nanoseconds(.min)) : Nanoseconds(difference)
+    }
     public static func += (a: inout Nanoseconds, b: Nanoseconds) { a = a + b }
     public static func / (a: Nanoseconds, b: Int64) -> Nanoseconds { Nanoseconds(a.value / b) }
     public var milliseconds: Double { Double(value) / 1e6 }

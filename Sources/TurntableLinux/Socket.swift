@@ -147,7 +147,8 @@ public enum Socket {
     /// Whether there is something to read, waiting at most `limit`.
     public static func waitReadable(_ socket: borrowing Descriptor, within limit: Nanoseconds) throws(TurntableError) -> Bool {
         var entry = pollfd(fd: socket.rawValue, events: Int16(POLLIN), revents: 0)
-        let result = unsafe poll(&entry, 1, Int32(limit.value / 1_000_000))
+        // A negative time would wait forever: a deadline that has passed is none.
+        let result = unsafe poll(&entry, 1, Int32(clamping: max(limit.value, 0) / 1_000_000))
         if result < 0 && errno == EINTR { return false }
         return try checked(result < 0 ? -errno : result, "waiting on a socket") > 0
     }

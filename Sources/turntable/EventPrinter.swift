@@ -55,7 +55,7 @@ final class EventPrinter: Sendable {
         say(
             ["event": .text("completed"), "report": .object(report)],
             """
-            \(report.machine) runs at \(address) (epoch \(report.epoch))
+            \(report.machine) \(report.isRunning ? "runs" : "is, paused as it was,") at \(address) (epoch \(report.epoch))
               moved \(ByteCount(report.memoryBytes)) of memory in \(Nanoseconds.seconds(report.totalSeconds)): \(report.pagesSent) pages, \(ByteCount(report.bytesOnWire)) on the wire, \(report.rounds.count) rounds, bulk \(BitRate(bitsPerSecond: report.bulkRateBitsPerSecond)), round trip \(milliseconds(report.roundTripMilliseconds))
               stood still \(milliseconds(blackout.totalMilliseconds)) of \(milliseconds(blackout.budgetMilliseconds)) allowed (predicted \(milliseconds(blackout.predictedMilliseconds))): pause \(milliseconds(blackout.pauseMilliseconds)), scan \(milliseconds(blackout.lastScanMilliseconds)), \(blackout.lastPages) last pages and \(ByteCount(blackout.deviceStateBytes)) of device state \(milliseconds(blackout.lastPagesMilliseconds)), one way \(milliseconds(blackout.oneWayMilliseconds)), arrival \(milliseconds(blackout.drainMilliseconds)), devices \(milliseconds(blackout.deviceLoadMilliseconds)), resume \(milliseconds(blackout.resumeMilliseconds))
               streams: \(report.streams.joined(separator: "; "))
@@ -74,7 +74,7 @@ final class EventPrinter: Sendable {
     func received(_ outcome: TargetMigration.Outcome, from peer: String) {
         say(
             ["event": .text("received"), "machine": .text(outcome.machine), "from": .text(peer), "epoch": .number(Double(outcome.epoch.value))],
-            "\(outcome.machine) from \(peer) runs here (epoch \(outcome.epoch.value))")
+            "\(outcome.machine) from \(peer) \(outcome.isRunning ? "runs" : "is, paused as it was,") here (epoch \(outcome.epoch.value))")
     }
 
     func notReceived(_ error: TurntableError, from peer: String) {

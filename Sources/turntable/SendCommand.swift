@@ -54,14 +54,15 @@ struct SendCommand: ParsableCommand {
             options.roundTrip = rtt?.value
 
             let printer = EventPrinter(json: json)
+            // Before anything is asked of its monitor, which has one user at a time.
+            let path = runDirectory.directory.migrationSocket(of: machine)
+            if (try? MigrationDoor.ask("status", at: path)) != nil {
+                throw TurntableError(.refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
+            }
             let source = try QEMUSourceMachine(machine, in: runDirectory.directory)
             let migration = SourceMigration(machine: source, transport: TCPSourceTransport(address: address, options: line), options: options) { printer.source($0) }
             Signals.onInterrupt { _ in
                 if !migration.cancel() { printer.note("too late to cancel: the right to run was handed off") }
-            }
-            let path = runDirectory.directory.migrationSocket(of: machine)
-            if (try? MigrationDoor.ask("status", at: path)) != nil {
-                throw TurntableError(.refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
             }
             let door = try MigrationDoor(path: path, status: { printer.lastStatus }, cancel: { migration.cancel() })
             defer { door.close() }

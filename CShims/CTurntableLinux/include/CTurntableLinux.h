@@ -6,4 +6,5 @@
 #include "tt_process.h"
 #include "tt_socket.h"
 #include "tt_tun.h"
+#include "tt_userfault.h"
 #endif

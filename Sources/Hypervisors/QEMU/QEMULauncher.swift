@@ -12,20 +12,25 @@ public struct QEMULauncher: Sendable {
     public var commandLine: QEMUCommandLine
     /// The preload library: registers QEMU's mappings of our files for the dirty log.
     public var preload: String
+    /// An inherited descriptor: see ``MachineLease``. Nil for a machine that depends on nobody.
+    public var lease: Int32?
 
-    public init(directory: RunDirectory, name: String, epoch: Epoch, isIncoming: Bool, commandLine: QEMUCommandLine, preload: String) {
+    public init(directory: RunDirectory, name: String, epoch: Epoch, isIncoming: Bool, commandLine: QEMUCommandLine, preload: String, lease: Int32? = nil) {
         self.directory = directory
         self.name = name
         self.epoch = epoch
         self.isIncoming = isIncoming
         self.commandLine = commandLine
         self.preload = preload
+        self.lease = lease
     }
 
     /// Runs the machine. Returns QEMU's exit code; nothing of the machine is left then.
     /// - Parameter started: called once when it can be found and moved.
     public func run(started: (MachineRecord) -> Void) throws(TurntableError) -> Int32 {
         try RunDirectory.check(name: name)
+        // QEMU does not get it: it must close when this process ends.
+        if let lease { try checked(fcntl(lease, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0, "taking the lease \(lease)") }
         if let missing = PagemapScanner.missingSupport() { throw missing }
         let needed = commandLine.regions.reduce(0) { $0 + $1.bytes }
         try checkAvailableMemory(ByteCount(needed))
@@ -47,6 +52,8 @@ public struct QEMULauncher: Sendable {
         let process = child.identifier
         // The terminal's Ctrl-C reaches QEMU by itself, being in the same process group; a kill of ours is passed on.
         Signals.onInterrupt { number in if number == SIGTERM { Signals.send(number, to: process) } }
+        let isForsaken = Monitor(false)
+        if let lease { endWithoutKeep(lease, process, isForsaken) }
         do throws(TurntableError) {
             try awaitMonitor(child)
             try checkReport(report)
@@ -58,7 +65,24 @@ public struct QEMULauncher: Sendable {
             _ = child.wait()
             throw error
         }
-        return child.wait()
+        let code = child.wait()
+        // Nobody is left to read it.
+        if isForsaken.read({ $0 }) { removeFile(directory.log(of: name)) }
+        return code
+    }
+
+    /// Ends QEMU when the receiver that started it is gone before the machine was all here.
+    private func endWithoutKeep(_ lease: Int32, _ process: Int32, _ isForsaken: Monitor<Bool>) {
+        let started = ProcessTable.startTime(of: process)
+        _ = WorkerThread("lease") {
+            if MachineLease.awaitKeep(lease) { return }
+            isForsaken.update { $0 = true }
+            for number in [SIGTERM, SIGKILL] {
+                guard ProcessTable.startTime(of: process) == started else { return }
+                Signals.send(number, to: process)
+                Clock.sleep(.seconds(2))
+            }
+        }
     }
 
     /// Owns one file; arrays hold no owners themselves.

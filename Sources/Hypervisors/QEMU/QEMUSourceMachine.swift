@@ -8,8 +8,13 @@ public struct QEMUDescription: Codable, Sendable {
     public var hypervisor = "qemu"
     /// As the operator wrote it at the source.
     public var arguments: [String]
+    /// It runs; else it is paused, and stays so at the target.
+    public var isRunning: Bool
 
-    public init(arguments: [String]) { self.arguments = arguments }
+    public init(arguments: [String], isRunning: Bool) {
+        self.arguments = arguments
+        self.isRunning = isRunning
+    }
 
     public func encoded() -> [UInt8] {
         do { return Array(try JSONEncoder().encode(self)) } catch { preconditionFailure("a command line is JSON: \(error)") }
@@ -34,14 +39,15 @@ public final class QEMUSourceMachine: SourceMachine {
     private let monitor: QMP
     private let memory: QEMUMemory
     private let statePath: String
-    private let isRunning: Bool
+    /// What the target was told that it is.
+    public let isRunning: Bool
+    private let isStoppedByUs = Monitor(false)
 
     /// Attaches to the machine of that name.
     public init(_ machine: String, in directory: RunDirectory) throws(TurntableError) {
         let record = try directory.read(machine)
         name = record.name
         epoch = record.epoch
-        description = QEMUDescription(arguments: record.arguments).encoded()
         statePath = directory.stateSocket(of: machine)
         guard record.isAlive else {
             throw TurntableError(.hypervisor, "attaching to \(machine)", "its QEMU, process \(record.process), is gone", remedy: "start it again with `turntable run`")
@@ -53,6 +59,7 @@ public final class QEMUSourceMachine: SourceMachine {
             throw TurntableError(.refused, "moving \(machine)", "it is in the state \(status)", remedy: "only a running or paused machine can be moved")
         }
         isRunning = status == "running"
+        description = QEMUDescription(arguments: record.arguments, isRunning: isRunning).encoded()
         try migrationSetUp(monitor)
     }
 
@@ -61,7 +68,14 @@ public final class QEMUSourceMachine: SourceMachine {
     }
 
     /// QEMU's stop returns when the processors stand still and all requests to disks are through.
-    public func pause() throws(TurntableError) { try monitor.execute("stop") }
+    public func pause() throws(TurntableError) {
+        let status = try monitor.execute("query-status")["status"]?.text ?? "unknown"
+        guard (status == "running") == isRunning else {
+            throw TurntableError(.refused, "pausing \(name)", "somebody else made it \(status) while it was moved; it stays so here", remedy: "send it again")
+        }
+        try monitor.execute("stop")
+        isStoppedByUs.update { $0 = isRunning }
+    }
 
     public func saveDeviceState() throws(TurntableError) -> [UInt8] {
         let listener = try Socket.listenUnix(statePath)
@@ -93,7 +107,9 @@ public final class QEMUSourceMachine: SourceMachine {
     }
 
     public func resume() throws(TurntableError) {
-        if isRunning { try monitor.execute("cont") }
+        // What an operator paused stays paused.
+        if isStoppedByUs.read({ $0 }) { try monitor.execute("cont") }
+        isStoppedByUs.update { $0 = false }
     }
 
     public func discard() {

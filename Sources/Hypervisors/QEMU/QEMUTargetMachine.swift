@@ -10,10 +10,16 @@ public final class QEMUTargetMachine: TargetMachine {
     private let name: String
     private let statePath: String
     private let directory: RunDirectory
+    public let isRunning: Bool
+    /// Of a machine that this process started.
+    private let lease: MachineLease?
 
     /// Attaches to a machine that was started with `turntable run --incoming`, by its monitor.
-    init(_ machine: String, monitorPath: String, _ directory: RunDirectory) throws(TurntableError) {
+    /// - Parameter isRunning: it ran at the source; else it was paused there and stays so.
+    init(_ machine: String, monitorPath: String, isRunning: Bool, lease: MachineLease?, _ directory: RunDirectory) throws(TurntableError) {
         name = machine
+        self.isRunning = isRunning
+        self.lease = lease
         self.directory = directory
         monitor = try QMP(path: monitorPath)
         statePath = "\(monitorPath).state"
@@ -23,6 +29,8 @@ public final class QEMUTargetMachine: TargetMachine {
     }
 
     public func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
+        // All of its memory is here: from now on it is worth more than this process.
+        try lease?.keep()
         monitor.forgetEvents()
         let stream = try Socket.connectUnix(statePath)
         try unsafe Socket.write(stream, state, what: "loading device state")
@@ -36,7 +44,7 @@ public final class QEMUTargetMachine: TargetMachine {
     }
 
     public func resume() throws(TurntableError) {
-        try monitor.execute("cont")
+        if isRunning { try monitor.execute("cont") }
         // From now on it is a machine like any other here: it can be sent on.
         if var record = try? directory.read(name) {
             record.isIncoming = false
@@ -47,11 +55,17 @@ public final class QEMUTargetMachine: TargetMachine {
     public func discard() {
         _ = try? monitor.execute("quit")
         monitor.awaitEnd(within: .seconds(5))
+        removeFile(statePath)
+        if let lease {
+            lease.end(within: .seconds(5))
+            removeFile(directory.log(of: name))
+        }
     }
 
     public func checkAlive() throws(TurntableError) {
         guard ProcessTable.startTime(of: monitor.process) != nil else {
-            throw TurntableError(.hypervisor, "receiving \(name)", "its QEMU died here")
+            let log = lease == nil ? "" : directory.logTail(of: name)
+            throw TurntableError(.hypervisor, "receiving \(name)", "its QEMU died here" + (log.isEmpty ? "" : ": \(log)"))
         }
     }
 }

@@ -44,7 +44,7 @@ public struct ReceivePolicy: Sendable {
         }
         let commandLine = try QEMUCommandLine(arguments)
         let total = ByteCount(commandLine.regions.reduce(0) { $0 + $1.bytes })
-        guard total <= memory else { throw refusal("a machine with \(total) of memory; the limit is \(memory)") }
+        guard total <= memory else { throw refusal("a machine with \(total) of memory; the limit is \(memory)", remedy: "raise --max-memory") }
         return [path] + arguments.dropFirst()
     }
 
@@ -77,9 +77,9 @@ public struct ReceivePolicy: Sendable {
         return item
     }
 
-    private func refusal(_ why: String) -> TurntableError {
-        TurntableError(
-            .refused, "starting the offered machine", "this receiver does not allow \(why)",
-            remedy: "allow paths with --allow-path, or give the machine's command to `turntable receive`")
+    private func refusal(
+        _ why: String, remedy: String = "allow paths with --allow-path, or give the machine's command to `turntable receive`"
+    ) -> TurntableError {
+        TurntableError(.refused, "starting the offered machine", "this receiver does not allow \(why)", remedy: remedy)
     }
 }

@@ -42,7 +42,13 @@ public struct RunDirectory: Sendable {
         }
     }
 
-    public func remove(_ machine: String) { try? FileManager.default.removeItem(atPath: directory(of: machine)) }
+    public func remove(_ machine: String) {
+        // Again, because a `send` that ends now takes its sockets away at the same time.
+        for _ in 0..<8 {
+            try? FileManager.default.removeItem(atPath: directory(of: machine))
+            if !FileManager.default.fileExists(atPath: directory(of: machine)) { return }
+        }
+    }
 
     public func write(_ record: MachineRecord) throws(TurntableError) {
         do {

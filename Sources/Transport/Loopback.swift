@@ -1,0 +1,151 @@
+// A line within the process, for tests: the contract over bounded queues of bytes, with no socket and no kernel in it.
+//
+// It carries the same bytes as any other transport, so a stranger can write whatever it likes, and it promises no more
+// than they do: a full queue blocks, and a cut line ends in the middle of a frame.
+
+public import TurntableCore
+internal import TurntableLinux
+public import WireFormat
+
+/// Both ends of a line within the process. For tests.
+@safe public final class Loopback: SourceTransport, TargetTransport {
+    private let queueBytes: Int
+    private let roundTrip: Nanoseconds
+    private let rate: BitRate?
+    private let state = Monitor(State())
+
+    private struct State {
+        var arriving: [LoopbackConnection] = []
+        var queues: [LoopbackQueue] = []
+        var turnedAway: [String] = []
+    }
+
+    /// - Parameters:
+    ///   - queueBytes: what one direction of a connection holds before its sender waits.
+    ///   - roundTrip: what the streams say of their line. Nothing is delayed.
+    ///   - rate: what each stream carries, or nil for all that memory does.
+    public init(queueBytes: Int = 1 << 20, roundTrip: Nanoseconds = .milliseconds(0.1), rate: BitRate? = nil) {
+        self.rate = rate
+        self.queueBytes = queueBytes
+        self.roundTrip = roundTrip
+    }
+
+    /// What was turned away, and why.
+    public var turnedAway: [String] { state.read { $0.turnedAway } }
+
+    /// Cuts the line: every connection ends at both ends, and what was on its way is lost.
+    public func cut() {
+        for queue in state.read({ $0.queues }) { queue.cut() }
+    }
+
+    /// A connection on which nothing was said yet, as a stranger has it.
+    public func connect() -> LoopbackConnection {
+        let there = LoopbackQueue(capacity: queueBytes), back = LoopbackQueue(capacity: queueBytes)
+        let near = LoopbackConnection(incoming: back, outgoing: there)
+        state.update {
+            $0.arriving.append(LoopbackConnection(incoming: there, outgoing: back))
+            $0.queues += [there, back]
+        }
+        return near
+    }
+
+    /// The far end of the next connection, before anything was read from it. Nil if there was none within `limit`.
+    public func acceptConnection(within limit: Nanoseconds) -> LoopbackConnection? {
+        state.wait(atMost: limit) { $0.arriving.isEmpty ? nil : $0.arriving.removeFirst() }
+    }
+
+    public func connectControl() throws(TurntableError) -> any ControlChannel {
+        let connection = connect()
+        try connection.write(Preface(role: .control).encoded())
+        return LoopbackControl(connection)
+    }
+
+    public func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
+        let connection = connect()
+        try connection.write(Preface(role: .data, stream: UInt16(index), session: session).encoded())
+        return LoopbackSender(connection, pages: pages, roundTrip: roundTrip, rate: rate)
+    }
+
+    public func accept(within limit: Nanoseconds) throws(TurntableError) -> IncomingConnection? {
+        let deadline = Clock.now + limit
+        while true {
+            // Only a connection that has said who it is, or never will, is taken: a silent one waits by itself.
+            let ready = state.wait(atMost: min(Limits.greetingPollTime, deadline - Clock.now)) { state -> LoopbackConnection? in
+                guard let index = state.arriving.firstIndex(where: { $0.isReadable(Preface.bytes) }) else { return nil }
+                return state.arriving.remove(at: index)
+            }
+            if let ready, let connection = identify(ready) { return connection }
+            if Clock.now >= deadline { return nil }
+        }
+    }
+
+    private func identify(_ connection: LoopbackConnection) -> IncomingConnection? {
+        do {
+            let preface = try Preface.decode(try connection.read(Preface.bytes, within: Limits.helloTime))
+            switch preface.role {
+            case .control: return .control(LoopbackControl(connection), preface, peer: "loopback")
+            case .data: return .data(LoopbackReceiver(connection, stream: Int(preface.stream)), preface)
+            }
+        } catch {
+            connection.shutDown()
+            state.update { $0.turnedAway.append("\(error)") }
+            return nil
+        }
+    }
+}
+
+/// One end of a connection of a ``Loopback``: bytes both ways. It ends when it is given up.
+public final class LoopbackConnection: Sendable {
+    private let incoming: LoopbackQueue
+    private let outgoing: LoopbackQueue
+
+    fileprivate init(incoming: LoopbackQueue, outgoing: LoopbackQueue) {
+        self.incoming = incoming
+        self.outgoing = outgoing
+    }
+
+    deinit { shutDown() }
+
+    /// Ends both directions. What was sent before can still be read.
+    public func shutDown() {
+        incoming.close()
+        outgoing.close()
+    }
+
+    /// Writes all of `bytes`, waiting for room as long as they move.
+    public func write(_ bytes: [UInt8]) throws(TurntableError) {
+        // The closure's error comes out as a value: withUnsafeBytes does not rethrow typed errors.
+        let failure: TurntableError? = unsafe bytes.withUnsafeBytes { bytes in
+            do throws(TurntableError) { try unsafe outgoing.write(bytes) } catch { return error }
+            return nil
+        }
+        if let failure { throw failure }
+    }
+
+    /// Reads exactly `count` bytes, each piece of them within `limit`.
+    public func read(_ count: Int, within limit: Nanoseconds) throws(TurntableError) -> [UInt8] {
+        var failure: TurntableError?
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+            do throws(TurntableError) {
+                try unsafe incoming.read(into: UnsafeMutableRawBufferPointer(buffer), within: limit)
+                filled = count
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    /// Whether `count` bytes, or the end, can be read without waiting.
+    func isReadable(_ count: Int) -> Bool { incoming.holds(count) }
+    /// Waits at most `limit` for a byte, or the end.
+    func waitReadable(within limit: Nanoseconds) -> Bool { incoming.waitForBytes(within: limit) }
+    /// Bytes that the far end has not read yet, and bytes that it has.
+    var sent: (unread: Int, read: Int) { outgoing.counts }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws(TurntableError) {
+        try unsafe incoming.read(into: buffer, within: Limits.stallTime)
+    }
+    func write(_ buffer: UnsafeRawBufferPointer) throws(TurntableError) { try unsafe outgoing.write(buffer) }
+}

@@ -1,0 +1,213 @@
+"""What is killed, cancelled or refused in the middle: the machine runs on where it was, once, and nothing is left over."""
+import json
+import os
+import signal
+import unittest
+
+import lab
+from case import SystemTest
+from lab import wait_for
+
+# Ten seconds for a machine of 64 MiB: time enough to do something in the middle of it.
+SLOW = ("--rate", "50mbit")
+
+
+class DuringTheCopy(SystemTest):
+    def setUp(self):
+        super().setUp()
+        details = dict(append="fill=1 mode=rate rate=4 len=1 report=64", memory=("-m", "64"))
+        self.source, self.receiver = self.move(**details)
+        self.details = details
+        self.sender = self.lab.sender(self.receiver.address, *SLOW)
+        self.sender.wait_event("progress")
+        self.receiver.wait_event("phase", phase="copying")
+
+    def assert_given_up(self, send, send_words, receive, receive_words, status="running"):
+        """Both ends said why; the machine runs at the source, and only there."""
+        if send is not None:
+            self.assert_error(self.sender, send, *send_words)
+        if receive is not None:
+            self.assert_error(self.receiver, receive, *receive_words)
+        self.assert_nothing_at_target()
+        self.assert_runs_on(self.source, status)
+
+    def move_now(self):
+        """After all that, the machine can be moved."""
+        receiver = self.lab.receiver_of(**self.details)
+        sender = self.lab.sender(receiver.address)
+        self.assertEqual((sender.wait(), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
+        self.lab.arrival().wait_text("PATTERN round")
+        self.assertEqual(self.lab.status(side="target")["epoch"], 2)
+
+    def test_interrupt_of_send(self):
+        self.sender.signal(signal.SIGINT)
+        self.assert_given_up(130, ["cancelled", "runs on here"], 130, ["the source", "cancelled"])
+        self.move_now()
+
+    def test_termination_of_send(self):
+        self.sender.signal(signal.SIGTERM)
+        self.assert_given_up(130, ["cancelled", "runs on here"], 130, ["the source", "cancelled"])
+
+    def test_interrupt_of_receive(self):
+        self.receiver.signal(signal.SIGINT)
+        self.assert_given_up(3, ["the receiver was interrupted"], 130, ["interrupted"])
+        self.move_now()
+
+    def test_termination_of_receive(self):
+        self.receiver.signal(signal.SIGTERM)
+        self.assert_given_up(3, ["the receiver was interrupted"], 130, ["interrupted"])
+
+    def test_send_is_killed(self):
+        self.sender.signal(signal.SIGKILL)
+        self.assertEqual(self.sender.wait(), -signal.SIGKILL)
+        self.assert_error(self.receiver, 4, "control stream", "closed")
+        self.assert_nothing_at_target()
+        self.assertEqual(self.source.status(), "running")
+        self.source.wait_advance()
+        self.assertEqual(self.lab.status()["state"], "here")
+        self.move_now()
+
+    def test_receive_is_killed(self):
+        self.receiver.signal(signal.SIGKILL)
+        self.assertEqual(self.receiver.wait(), -signal.SIGKILL)
+        self.assert_given_up(4, ["stream"], None, [])
+        self.move_now()
+
+    def test_qemu_is_killed_at_the_source(self):
+        os.kill(self.source.number, signal.SIGKILL)
+        self.assert_error(self.sender, 6, "its QEMU died")
+        self.assert_error(self.receiver, 130, "the source", "its QEMU died")
+        self.assert_nothing_at_target()
+        self.assertEqual(self.source.program.wait(), 128 + signal.SIGKILL)
+        self.assertIsNone(self.lab.status())
+
+    def test_qemu_is_killed_at_the_target(self):
+        os.kill(lab.Machine(self.lab, "target", "m").number, signal.SIGKILL)
+        self.assert_given_up(3, ["the target", "its QEMU died"], 6, ["its QEMU died"])
+
+    def test_cancel_and_status(self):
+        def pages_left():
+            status = self.lab.status()
+            self.assertEqual(status["state"], "migrating")
+            return json.loads(status["migration"])["progress"]["pagesLeft"]
+        first = pages_left()
+        wait_for("progress in the status", lambda: pages_left() < first)
+        cancel = self.lab.turntable("cancel", "m", "--run-dir", self.lab.run_directory("source"))
+        self.assertEqual(cancel.wait(), 0, cancel.transcript())
+        self.assertIn("runs on here", cancel.output[0])
+        self.assert_given_up(130, ["cancelled", "runs on here"], 130, ["the source", "cancelled"])
+        self.assertEqual(self.lab.status()["state"], "here")
+        again = self.lab.turntable("cancel", "m", "--run-dir", self.lab.run_directory("source"))
+        self.assert_error(again, 2, "not being moved")
+
+    def test_cancel_of_a_paused_machine_leaves_it_paused(self):
+        # It was paused before it is sent again, so this end finds it paused, and so must the next.
+        self.sender.signal(signal.SIGINT)
+        self.assert_error(self.sender, 130, "cancelled")
+        self.source.stop()
+        receiver = self.lab.receiver_of(**self.details)
+        sender = self.lab.sender(receiver.address, *SLOW)
+        sender.wait_event("progress")
+        sender.signal(signal.SIGINT)
+        self.assert_error(sender, 130, "cancelled")
+        self.assertEqual(self.source.status(), "paused")
+
+    def test_somebody_pauses_the_machine_meanwhile(self):
+        self.source.stop()
+        self.assert_error(self.sender, 3, "somebody else", "paused", seconds=30)
+        self.assert_error(self.receiver, 130, "somebody else")
+        self.assertEqual(self.source.status(), "paused")
+        self.assert_nothing_at_target()
+
+    def test_second_send(self):
+        second = self.lab.sender(self.receiver.address)
+        self.assert_error(second, 3, "being moved already", "status", seconds=5)
+        self.assertIsNone(self.sender.process.poll(), "the first goes on")
+        self.sender.signal(signal.SIGINT)
+        self.assert_given_up(130, ["cancelled"], 130, ["cancelled"])
+
+    def test_second_machine_at_a_receiver_for_one(self):
+        self.lab.machine("other", memory=("-m", "16"))
+        second = self.lab.sender(self.receiver.address, name="other")
+        self.assert_error(second, 3, "busy", seconds=5)
+        self.sender.signal(signal.SIGINT)
+        self.assert_given_up(130, ["cancelled"], 130, ["cancelled"])
+
+
+class WhilePreparing(SystemTest):
+    def test_qemu_is_killed_at_the_target(self):
+        source, receiver = self.move(append="fill=1 mode=rate rate=4 len=1 report=64")
+        ours = str(self.lab.run_directory("target"))
+
+        def young_qemu():
+            for number, line in self.lab.processes().items():
+                if line.startswith("qemu-system") and ours in line:
+                    return number
+            return None
+        sender = self.lab.sender(receiver.address)
+        for _ in range(200_000):
+            if number := young_qemu():
+                break
+        self.assertIsNotNone(number)
+        os.kill(number, signal.SIGKILL)
+        self.assert_error(sender, 3, "the target", "m")
+        self.assertEqual(receiver.wait(), 6, receiver.transcript())
+        self.assertNotIn("copying", [event.get("phase") for event in sender.events], "it was too late: the copy had begun")
+        self.assert_nothing_at_target()
+        self.assert_runs_on(source)
+
+    def test_a_machine_of_that_name_is_at_the_target(self):
+        self.lab.machine(side="target", memory=("-m", "16"))
+        source, receiver = self.move(append="mode=rate rate=4 len=1 report=64")
+        sender = self.lab.sender(receiver.address)
+        self.assert_error(sender, 3, "a machine of that name runs at the target")
+        self.assert_error(receiver, 3, "a machine of that name runs at the target")
+        self.assert_runs_on(source)
+        self.assertEqual(self.lab.status(side="target")["state"], "here", "the other one is not touched")
+
+
+class Budget(SystemTest):
+    def test_below_what_the_line_takes(self):
+        ends = self.lab.lightpath(rate="1gbit", delay="87.5ms")
+        details = dict(append="mode=rate rate=4 len=1 report=64", memory=("-m", "16"))
+        source = self.lab.machine(namespace=ends[0], **details)
+        receiver = self.lab.receiver_of(address="10.5.0.2:4906", namespace=ends[1], **details)
+        sender = self.lab.sender(receiver.address, "--downtime", "1ms", "--rate", "1gbit", namespace=ends[0])
+        self.assert_error(sender, 3, "budget 1", "one way 87.", "line 1", "raise --downtime", "runs on here")
+        self.assert_error(receiver, 130, "the source", "budget")
+        self.assert_nothing_at_target()
+        self.assert_runs_on(source)
+        self.assertNotIn("paused", [event.get("phase") for event in sender.events], "the machine was paused for nothing")
+
+    def test_guest_that_writes_faster_than_the_line(self):
+        ends = self.lab.lightpath(rate="50mbit", delay="5ms")
+        details = dict(append="mode=fast len=4 report=16384", memory=("-m", "16"))
+        source = self.lab.machine(namespace=ends[0], **details)
+        receiver = self.lab.receiver_of(address="10.5.0.2:4906", namespace=ends[1], **details)
+        sender = self.lab.sender(receiver.address, "--rate", "50mbit", namespace=ends[0])
+        self.assert_error(sender, 3, "does not converge", "guest dirties", "line", "raise --downtime", "runs on here", seconds=40)
+        self.assert_error(receiver, 130, "does not converge")
+        self.assert_nothing_at_target()
+        self.assert_runs_on(source)
+        self.assertGreaterEqual(len([event for event in sender.events if event["event"] == "round"]), 4)
+
+    def test_line_that_is_cut(self):
+        """Silence is noticed by its length; a shorter limit than the product's is not to be had, so this is the slowest test."""
+        ends = self.lab.lightpath(rate="100mbit", delay="5ms")
+        details = dict(append="fill=1 mode=rate rate=4 len=1 report=64")
+        source = self.lab.machine(namespace=ends[0], **details)
+        receiver = self.lab.receiver_of(address="10.5.0.2:4906", namespace=ends[1], **details)
+        sender = self.lab.sender(receiver.address, "--rate", "100mbit", namespace=ends[0])
+        sender.wait_event("progress")
+        cut = self.lab.start(lab.LIGHTPATH, "--control", self.lab.directory / "line.sock", "--tell", "cut")
+        self.assertEqual(cut.wait(), 0, cut.transcript())
+        before = source.wait_advance()
+        self.assert_error(sender, 4, "hearing from the target", "silent for 30", seconds=50)
+        self.assert_error(receiver, 4, seconds=50)
+        self.assert_nothing_at_target()
+        self.assert_runs_on(source)
+        self.assertGreater(source.writes(), before + 1000, "it worked all the time")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,127 @@
+"""The wire format, written down a second time, so that a peer can be wrong on purpose. Sources/WireFormat is the original."""
+import json
+import socket
+import struct
+import threading
+
+from lab import WAIT_SECONDS
+
+MAGIC = b"TURNTBL\n"
+WELCOME, OFFER, OFFERED, REFUSED, PING, PONG, HANDOFF, COMMITTED, ABORT = range(1, 10)
+PAGES = 1
+CONTROL, DATA = 0, 1
+
+
+def preface(role=CONTROL, stream=0, session=bytes(16), lowest=1, highest=1, magic=MAGIC):
+    return magic + struct.pack("<HHHH", lowest, highest, role, stream) + session
+
+
+def message(kind, body=b"", length=None):
+    return struct.pack("<IHH", len(body) if length is None else length, kind, 0) + body
+
+
+def text(value):
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("<I", len(data)) + data
+
+
+def offer(arguments, regions, machine="m", streams=1, epoch=2):
+    body = struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
+    for name, size in regions:
+        body += text(name) + struct.pack("<Q", size)
+    body += struct.pack("<I", 0)
+    return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True})))
+
+
+def welcome(version=1, streams=16):
+    return message(WELCOME, struct.pack("<H", version) + bytes(range(16)) + struct.pack("<H", streams))
+
+
+def refused(reason):
+    return message(REFUSED, struct.pack("<Q", 0) + text(reason))
+
+
+def frame(extents, payload, sequence=0, payload_bytes=None, magic=b"TTF1", kind=PAGES):
+    size = len(payload) if payload_bytes is None else payload_bytes
+    head = magic + struct.pack("<BBHQIIQ", kind, 0, len(extents), sequence, size, 0, 0)
+    return head + b"".join(struct.pack("<QIHBB", first, count, region, encoding, 0) for first, count, region, encoding in extents) + payload
+
+
+class Connection:
+    def __init__(self, connected):
+        self.socket = connected
+        self.socket.settimeout(WAIT_SECONDS)
+
+    @classmethod
+    def to(cls, address):
+        host, port = address.rsplit(":", 1)
+        return cls(socket.create_connection((host, int(port)), WAIT_SECONDS))
+
+    def send(self, data):
+        self.socket.sendall(data)
+        return self
+
+    def read(self, count):
+        data = b""
+        while len(data) < count:
+            piece = self.socket.recv(count - len(data))
+            if not piece:
+                raise EOFError(f"{len(data)} of {count} bytes")
+            data += piece
+        return data
+
+    def receive(self):
+        """The next message: its kind and its body."""
+        length, kind, _ = struct.unpack("<IHH", self.read(8))
+        return kind, self.read(length)
+
+    def receive_kind(self, wanted):
+        while True:
+            kind, body = self.receive()
+            if kind == wanted:
+                return body
+
+    def close(self):
+        self.socket.close()
+
+
+def open_session(address, an_offer):
+    """A source's control stream up to Offered, and its session."""
+    control = Connection.to(address).send(preface())
+    session = control.receive_kind(WELCOME)[2:18]
+    control.send(an_offer)
+    control.receive_kind(OFFERED)
+    return control, session
+
+
+class Server:
+    """Listens and lets `serve` have every connection, each on a thread of its own."""
+
+    def __init__(self, serve):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.serve, self.connections = serve, []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                accepted, _ = self.listener.accept()
+            except OSError:
+                return
+            connection = Connection(accepted)
+            self.connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        try:
+            self.serve(connection)
+        except OSError:
+            pass
+        except EOFError:
+            pass
+
+    def close(self):
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
