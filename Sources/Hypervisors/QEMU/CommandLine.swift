@@ -60,10 +60,8 @@ public struct QEMUCommandLine: Sendable, Equatable {
             case "drive", "blockdev":
                 try Self.checkDisk(option!, value)
                 index += 1
-            case "device":
-                if Self.isPassedThrough(value) {
-                    throw Self.usage("-device \(value) writes guest memory past any dirty log", remedy: "unplug passed-through devices before moving the machine")
-                }
+            case "device", "netdev":
+                try Self.checkDevice(option!, value)
                 index += 1
             case "mem-path", "mem-prealloc":
                 throw Self.usage("-\(option!) is the old way to place memory", remedy: "use -object memory-backend-memfd with -machine memory-backend=")
@@ -108,11 +106,6 @@ public struct QEMUCommandLine: Sendable, Equatable {
         "no-kvm-pit", "no-kvm-pit-reinjection", "win2k-hack", "rtc-td-hack", "singlestep", "preconfig", "semihosting", "old-param", "enable-fips",
         "enable-sync-profile", "only-migratable", "xen-attach", "xen-domid-restrict", "audio-help", "nodefconfig", "mem-prealloc", "daemonize",
     ]
-
-    private static func isPassedThrough(_ device: String) -> Bool {
-        if device.hasPrefix("{") { return device.contains("vfio-") }
-        return properties(device).contains { ($0.key.isEmpty || $0.key == "driver") && $0.value.hasPrefix("vfio-") }
-    }
 
     /// The option's name without its dashes, or nil if it is no option.
     static func optionName(_ argument: String) -> String? {
@@ -179,6 +172,16 @@ public struct QEMUCommandLine: Sendable, Equatable {
             throw usage("-object \(text) lacks an id or a size", remedy: "give both")
         }
         return region
+    }
+
+    /// What writes guest memory from elsewhere than QEMU's page tables: hardware, or another process that maps the same files.
+    private static func checkDevice(_ option: String, _ text: String) throws(TurntableError) {
+        let isJSON = text.hasPrefix("{")
+        let types = properties(text).filter { $0.key.isEmpty || $0.key == "driver" || $0.key == "type" }.map(\.value)
+        for family in ["vfio-", "vhost-user", "vhost-vdpa"] where isJSON ? text.contains("\"\(family)") : types.contains(where: { $0.hasPrefix(family) }) {
+            let remedy = family == "vfio-" ? "unplug passed-through devices before moving the machine" : "use a device that QEMU or vhost-net serves"
+            throw usage("-\(option) \(text) writes guest memory past any dirty log", remedy: remedy)
+        }
     }
 
     /// Device writes that go past the page tables are not in the dirty log: with direct I/O the disk's data arrives in

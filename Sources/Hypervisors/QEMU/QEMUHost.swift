@@ -33,7 +33,7 @@ public final class QEMUHost: TargetHost {
         let arguments: [String]
         switch origin {
         case .monitor(let path):
-            return try QEMUTargetMachine(offer.machine, monitorPath: path, isRunning: description.isRunning, lease: nil, directory)
+            return try QEMUTargetMachine(offer.machine, offer.epoch, monitorPath: path, isRunning: description.isRunning, lease: nil, directory)
         case .description(let policy):
             arguments = try policy.check(description.arguments) { FileManager.default.isExecutableFile(atPath: $0) }
         case .command(let command):
@@ -43,7 +43,7 @@ public final class QEMUHost: TargetHost {
         let lease = try start(offer, arguments)
         do {
             return try QEMUTargetMachine(
-                offer.machine, monitorPath: directory.monitor(of: offer.machine), isRunning: description.isRunning, lease: lease, directory)
+                offer.machine, offer.epoch, monitorPath: directory.monitor(of: offer.machine), isRunning: description.isRunning, lease: lease, directory)
         } catch {
             let log = directory.logTail(of: offer.machine)
             lease.end(within: Limits.hypervisorTime)

@@ -1,6 +1,7 @@
 public import MigrationEngine
 public import TurntableCore
 internal import TurntableLinux
+internal import WireFormat
 
 /// A QEMU that waits for a machine's memory and device state.
 public final class QEMUTargetMachine: TargetMachine {
@@ -8,6 +9,7 @@ public final class QEMUTargetMachine: TargetMachine {
     private let monitor: QMP
     private let memory: QEMUMemory
     private let name: String
+    private let epoch: Epoch
     private let statePath: String
     private let directory: RunDirectory
     public let isRunning: Bool
@@ -16,8 +18,11 @@ public final class QEMUTargetMachine: TargetMachine {
 
     /// Attaches to a machine that was started with `turntable run --incoming`, by its monitor.
     /// - Parameter isRunning: it ran at the source; else it was paused there and stays so.
-    init(_ machine: String, monitorPath: String, isRunning: Bool, lease: MachineLease?, _ directory: RunDirectory) throws(TurntableError) {
+    init(
+        _ machine: String, _ epoch: Epoch, monitorPath: String, isRunning: Bool, lease: MachineLease?, _ directory: RunDirectory
+    ) throws(TurntableError) {
         name = machine
+        self.epoch = epoch
         self.isRunning = isRunning
         self.lease = lease
         self.directory = directory
@@ -45,9 +50,11 @@ public final class QEMUTargetMachine: TargetMachine {
 
     public func resume() throws(TurntableError) {
         if isRunning { try monitor.execute("cont") }
-        // From now on it is a machine like any other here: it can be sent on.
-        if var record = try? directory.read(name) {
+        // From now on it is a machine like any other here: it can be sent on. A controller may have named it as it liked.
+        let here = directory.machines().lazy.compactMap { [directory] in try? directory.read($0) }
+        if var record = here.first(where: { [monitor] in $0.process == monitor.process }) ?? (try? directory.read(name)) {
             record.isIncoming = false
+            record.epoch = epoch
             try? directory.write(record)
         }
     }
