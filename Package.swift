@@ -53,6 +53,9 @@ let package = Package(
         .executableTarget(
             name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan", swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux"], path: "Tests/TestSupport", swiftSettings: testing),
+        tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
+        tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
+        tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests("ConformanceTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "CTurntableLinux"]),
     ],
     swiftLanguageModes: [.v6]

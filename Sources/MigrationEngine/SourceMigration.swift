@@ -18,6 +18,15 @@ public struct MigrationOptions: Sendable {
     public var statedRate: BitRate?
     /// The round trip, if the caller knows it.
     public var roundTrip: Nanoseconds?
+    public var waits = MigrationWaits()
+    public init() {}
+}
+
+/// How long a migration waits for the other end. A test has less time than a line.
+public struct MigrationWaits: Sendable {
+    public var prepare = Limits.prepareTime
+    public var stall = Limits.stallTime
+    public var commit = Limits.commitTime
     public init() {}
 }
 
@@ -42,7 +51,7 @@ public final class SourceMigration: Sendable {
     }
     private enum Answer {
         case offered
-        case refused(String)
+        case refused(Refusal)
         case committed(Committed)
         case lost(TurntableError)
     }
@@ -78,12 +87,13 @@ public final class SourceMigration: Sendable {
         // The streams end after the target was told why.
         defer { endConnections() }
         do throws(TurntableError) {
-            return try migrate(started)
+            let (control, welcome) = try connect()
+            return try migrate(control, welcome, started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
             var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
-            if cause.kind == .line, let reason = refusalOnItsWay() { cause = TurntableError(.refused, "the target", reason) }
+            if cause.kind == .line, let refusal = refusalOnItsWay() { cause = refusal }
             // Whatever else failed, it failed because of that.
             do { try machine.checkAlive() } catch { cause = error }
             try? control?.send(.abort(cause.description))
@@ -91,19 +101,23 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func migrate(_ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
-        // Connect.
+    private func connect() throws(TurntableError) -> (any ControlChannel, Welcome) {
         enter(.connecting)
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
         let welcome = try greet(control)
         guard options.streams <= welcome.maximumStreams else {
-            throw TurntableError(.refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
+            throw TurntableError(
+                .refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)", remedy: "ask for fewer with --streams")
         }
-        if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
         let listener = WorkerThread("tt-control") { [self] in listen(control) }
         state.update { $0.listener = listener }
+        return (control, welcome)
+    }
+
+    private func migrate(_ control: any ControlChannel, _ welcome: Welcome, _ started: Nanoseconds) throws(TurntableError) -> MigrationReport {
+        if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
 
         // Prepare: the streams' windows open while the target makes the machine's shell.
         enter(.preparing)
@@ -219,22 +233,22 @@ public final class SourceMigration: Sendable {
     }
 
     private func awaitOffered(_ control: any ControlChannel) throws(TurntableError) {
-        let deadline = Clock.now + Limits.prepareTime
+        let deadline = Clock.now + options.waits.prepare
         while Clock.now < deadline {
-            try heartbeat()
+            heartbeat()
             let answer = state.wait(atMost: Limits.pollTime) { state -> Answer? in
                 defer { state.answer = nil }
                 return state.answer
             }
             switch answer {
             case .offered: return
-            case .refused(let reason): throw TurntableError(.refused, "the target", reason)
+            case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
             case .lost(let error): throw error
             case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
             case nil: try checkCancelled()
             }
         }
-        throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(Limits.prepareTime)")
+        throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(options.waits.prepare)")
     }
 
     // MARK: - Copying
@@ -317,7 +331,7 @@ public final class SourceMigration: Sendable {
 
     /// What is looked at while a round goes on.
     private func tick(_ senders: [StripeSender]) throws(TurntableError) {
-        try heartbeat()
+        heartbeat()
         try checkCancelled()
         try checkTarget()
         try machine.checkAlive()
@@ -368,13 +382,16 @@ public final class SourceMigration: Sendable {
 
         let control = state.read { $0.control }
         let handoff = Handoff(epoch: epoch, session: session, frames: senders.map(\.counts.frames), deviceStateBytes: UInt64(blackout.deviceStateBytes))
-        let isCancelled = state.update { state in
-            if !state.isCancelled { state.phase = .handedOff }
-            return state.isCancelled
+        // In one step: what was said until now counts, and nothing that is said from now on takes the right back.
+        let isOpen = state.update { state in
+            let isOpen = !state.isCancelled && state.answer == nil
+            if isOpen { state.phase = .handedOff }
+            return isOpen
         }
-        if isCancelled {
+        if !isOpen {
             try machine.resume()
             try checkCancelled()
+            try checkTarget()
         }
         blackout.handedOff = Clock.now
         // From the first byte on the machine is the target's. An error here no longer means that it was not sent.
@@ -399,7 +416,7 @@ public final class SourceMigration: Sendable {
     }
 
     private func awaitCommitted(_ epoch: Epoch) throws(TurntableError) -> Committed {
-        let answer = state.wait(atMost: Limits.commitTime) { $0.answer }
+        let answer = state.wait(atMost: options.waits.commit) { $0.answer }
         let unknown = "the machine is stopped and preserved here; do not resume it before you know that the target does not run it"
         switch answer {
         case .committed(let committed) where committed.epoch == epoch:
@@ -410,16 +427,18 @@ public final class SourceMigration: Sendable {
             for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
             machine.discard()
             return committed
-        case .refused(let reason):
+        case .refused(let refusal) where refusal.epoch == epoch:
             // The target did not run it and gives the right back.
             try machine.resume()
-            throw TurntableError(.refused, "the target", "\(reason); the machine runs on here")
+            throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
+        case .refused(let refusal):
+            throw TurntableError(.relinquished, "the target", "it refused epoch \(refusal.epoch.value) instead of \(epoch.value); \(unknown)")
         case .committed(let committed):
             throw TurntableError(.relinquished, "the target", "it answered for epoch \(committed.epoch.value) instead of \(epoch.value); \(unknown)")
         case .lost(let error):
             throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "\(error.why); \(unknown)")
         case .offered, nil:
-            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "no answer for \(Limits.commitTime); \(unknown)")
+            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "no answer for \(options.waits.commit); \(unknown)")
         }
     }
 
@@ -459,8 +478,10 @@ public final class SourceMigration: Sendable {
         while true {
             do throws(TurntableError) {
                 guard let message = try control.receive(within: Limits.pollTime) else {
-                    let silence = Clock.now - state.read { $0.lastHeard }
-                    if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
+                    let (lastHeard, phase) = state.read { ($0.lastHeard, $0.phase) }
+                    let silence = Clock.now - lastHeard
+                    // A target that makes a machine says nothing until it has, and awaitCommitted has a limit of its own.
+                    if phase == .copying || phase == .paused, silence > options.waits.stall { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
                     continue
                 }
                 let now = Clock.now
@@ -468,12 +489,13 @@ public final class SourceMigration: Sendable {
                     state.lastHeard = now
                     switch message {
                     case .pong(let stamp): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: stamp)))
-                    case .offered: state.answer = .offered
-                    case .refused(let refusal): state.answer = .refused(refusal.reason)
-                    case .abort(let reason): state.answer = state.phase < .handedOff ? .refused(reason) : .lost(TurntableError(.line, "the target", reason))
+                    case .offered where state.phase == .preparing: state.answer = .offered
+                    case .refused(let refusal): state.answer = .refused(refusal)
+                    case .abort(let reason) where state.phase < .handedOff: state.answer = .refused(Refusal(epoch: machine.epoch.next, reason: reason))
+                    case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.answer = .committed(committed)
-                    case .welcome, .offer, .ping, .handoff:
-                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that only a source sends"))
+                    case .welcome, .offer, .offered, .ping, .handoff:
+                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }
             } catch {
@@ -483,20 +505,21 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func heartbeat() throws(TurntableError) {
+    private func heartbeat() {
         let (control, due) = state.update { state in
             let now = Clock.now
             let due = now - state.lastPing >= Limits.heartbeatTime
             if due { state.lastPing = now }
             return (state.control, due)
         }
-        if due { try control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
+        // Where this fails, the listening thread hears what the target said before it left.
+        if due { try? control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
     }
 
     /// Throws what the target said instead of going on.
     private func checkTarget() throws(TurntableError) {
         switch state.read({ $0.answer }) {
-        case .refused(let reason): throw TurntableError(.refused, "the target", reason)
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
         case .lost(let error): throw error
         case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
         case .offered, nil: return
@@ -513,11 +536,9 @@ public final class SourceMigration: Sendable {
     }
 
     /// A target that refuses closes its streams, and that can be seen before its reason is.
-    private func refusalOnItsWay() -> String? {
-        guard state.read({ $0.listener }) != nil else { return nil }
-        let answer = state.wait(atMost: Limits.lastWordTime) { $0.answer }
-        if case .refused(let reason) = answer { return reason }
-        return nil
+    private func refusalOnItsWay() -> TurntableError? {
+        guard state.read({ $0.listener }) != nil, case .refused(let refusal)? = state.wait(atMost: Limits.lastWordTime, until: { $0.answer }) else { return nil }
+        return TurntableError(.refused, "the target", refusal.reason)
     }
 
     private func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }

@@ -131,7 +131,7 @@ final class StripeSender: Sendable {
                 case .deviceState(let bytes): try sendDeviceState(bytes, frame)
                 case .flush: try sender.flush()
                 }
-                state.update { if case .stop = $0.job {} else { $0.isBusy = false } }
+                state.update { $0.isBusy = false }
             } catch {
                 state.update {
                     $0.failure = error

@@ -14,6 +14,7 @@ public final class TargetMigration: Sendable {
     public let session = SessionID.random()
     private let control: any ControlChannel
     private let host: any TargetHost
+    private let waits: MigrationWaits
     private let report: @Sendable (MigrationEvent) -> Void
     private let state = Monitor(State())
 
@@ -24,18 +25,23 @@ public final class TargetMigration: Sendable {
         var arrival: Arrival?
         var streams = Limits.streams
         var frames = [UInt64](repeating: 0, count: Limits.streams)
-        /// Frames of each stream that the hand-off counts.
-        var expected: [UInt64]?
         var mayHaveRun = false
         var failure: TurntableError?
+        /// Why a stream ended. No failure if it had delivered all that the hand-off counts.
+        var streamEnds: [Int: TurntableError] = [:]
         var isEnded = false
         var offer: Offer?
         var handoff: Handoff?
+
+        var anyFailure: TurntableError? { failure ?? streamEnds.first?.value }
     }
 
-    public init(control: any ControlChannel, host: any TargetHost, report: @escaping @Sendable (MigrationEvent) -> Void) {
+    public init(
+        control: any ControlChannel, host: any TargetHost, waits: MigrationWaits = MigrationWaits(), report: @escaping @Sendable (MigrationEvent) -> Void
+    ) {
         self.control = control
         self.host = host
+        self.waits = waits
         self.report = report
     }
 
@@ -94,7 +100,7 @@ public final class TargetMigration: Sendable {
             return try takeOver(offer, handoff, machine, arrival)
         } catch {
             if state.read({ $0.mayHaveRun }) { throw error }
-            var cause = state.read { $0.failure } ?? error
+            var cause = error
             if cause.kind == .line, let abort = abortOnItsWay() { cause = abort }
             made?.discard()
             try? control.send(.refused(Refusal(epoch: epoch, reason: cause.description)))
@@ -104,6 +110,7 @@ public final class TargetMigration: Sendable {
 
     /// A source that gives up closes its streams, and that can be seen before its reason is.
     private func abortOnItsWay() -> TurntableError? {
+        if let failure = state.read({ $0.failure }), failure.kind != .line { return failure }
         let deadline = Clock.now + Limits.lastWordTime
         while Clock.now < deadline {
             guard let message = try? control.receive(within: deadline - Clock.now) else { return nil }
@@ -172,21 +179,19 @@ public final class TargetMigration: Sendable {
                 state.update { $0.frames[stream] = header.sequence + 1 }
             }
         } catch {
-            // A stream that has delivered all that Handoff counts may end.
-            state.update { state in
-                let isComplete = state.expected.map { state.frames[stream] == $0[stream] } ?? false
-                if !isComplete, !state.isEnded, state.failure == nil { state.failure = error }
-            }
+            state.update { $0.streamEnds[stream] = error }
         }
     }
 
     private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
         while true {
             let handoff = state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
-                // What has been handed off is ours, whatever the streams said afterwards.
+                // What has been handed off is ours, whatever came after it.
                 state.handoff.map { .success($0) } ?? state.failure.map { .failure($0) }
             }
             guard let handoff = try handoff?.get() else {
+                // A stream ended, and the source has nothing to say about it.
+                try checkFailure()
                 try machine.checkAlive()
                 continue
             }
@@ -204,18 +209,21 @@ public final class TargetMigration: Sendable {
             do throws(TurntableError) {
                 guard let message = try control.receive(within: Limits.pollTime) else {
                     let silence = Clock.now - lastHeard
-                    if silence > Limits.stallTime { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
+                    if silence > waits.stall { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
                     continue
                 }
                 lastHeard = Clock.now
                 switch (message, state.read { ($0.offer == nil, $0.handoff == nil) }) {
-                case (.ping(let stamp), _): try control.send(.pong(stamp))
+                // A source that cannot be answered may have handed off before it left.
+                case (.ping(let stamp), _): try? control.send(.pong(stamp))
                 case (.abort(let reason), (_, true)): throw TurntableError(.cancelled, "the source", reason)
                 case (.offer(let offer), (true, _)): state.update { $0.offer = offer }
                 case (.handoff(let handoff), (false, true)):
-                    state.update {
-                        $0.handoff = handoff
-                        $0.phase = .handedOff
+                    // A session that was ended here meanwhile is refused.
+                    state.update { state in
+                        guard state.failure == nil else { return }
+                        state.handoff = handoff
+                        state.phase = .handedOff
                     }
                 case (.handoff, (false, false)): break  // said again: it was heard
                 default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
@@ -230,16 +238,17 @@ public final class TargetMigration: Sendable {
 
     private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError) -> Outcome {
         let arrived = Clock.now
-        state.update { $0.expected = handoff.frames }
         report(.phase(.handedOff))
-        let complete = state.wait(atMost: Limits.stallTime) { state -> Result<Void, TurntableError>? in
+        let complete = state.wait(atMost: waits.stall) { state -> Result<Void, TurntableError>? in
             for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
                 return .failure(TurntableError(.protocol, "data stream \(stream)", "it has \(state.frames[stream]) frames, the hand-off says \(count)"))
             }
             if handoff.frames.enumerated().allSatisfy({ state.frames[$0] == $1 }) { return .success(()) }
-            return state.failure.map { .failure($0) }
+            // The source may be gone by now: what it sent before counts.
+            let lost = state.streamEnds.first { state.frames[$0.key] < handoff.frames[$0.key] }
+            return (state.failure ?? lost?.value).map { .failure($0) }
         }
-        guard let complete else { throw TurntableError(.line, "waiting for the last pages", "they did not come within \(Limits.stallTime)") }
+        guard let complete else { throw TurntableError(.line, "waiting for the last pages", "they did not come within \(waits.stall)") }
         try complete.get()
         let delivered = Clock.now
         try unsafe machine.loadDeviceState(arrival.deviceState(bytes: Int(handoff.deviceStateBytes)))
@@ -264,7 +273,7 @@ public final class TargetMigration: Sendable {
     }
 
     private func checkFailure() throws(TurntableError) {
-        if let failure = state.read({ $0.failure }) { throw failure }
+        if let failure = state.read({ $0.anyFailure }) { throw failure }
     }
 
     private func endStreams() {

@@ -11,6 +11,7 @@ public import WireFormat
 @safe public final class Loopback: SourceTransport, TargetTransport {
     private let queueBytes: Int
     private let roundTrip: Nanoseconds
+    private let rate: BitRate?
     private let state = Monitor(State())
 
     private struct State {
@@ -22,7 +23,9 @@ public import WireFormat
     /// - Parameters:
     ///   - queueBytes: what one direction of a connection holds before its sender waits.
     ///   - roundTrip: what the streams say of their line. Nothing is delayed.
-    public init(queueBytes: Int = 1 << 20, roundTrip: Nanoseconds = .milliseconds(0.1)) {
+    ///   - rate: what each stream carries, or nil for all that memory does.
+    public init(queueBytes: Int = 1 << 20, roundTrip: Nanoseconds = .milliseconds(0.1), rate: BitRate? = nil) {
+        self.rate = rate
         self.queueBytes = queueBytes
         self.roundTrip = roundTrip
     }
@@ -60,7 +63,7 @@ public import WireFormat
     public func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
         let connection = connect()
         try connection.write(Preface(role: .data, stream: UInt16(index), session: session).encoded())
-        return LoopbackSender(connection, pages: pages, roundTrip: roundTrip)
+        return LoopbackSender(connection, pages: pages, roundTrip: roundTrip, rate: rate)
     }
 
     public func accept(within limit: Nanoseconds) throws(TurntableError) -> IncomingConnection? {

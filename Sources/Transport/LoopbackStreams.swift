@@ -37,10 +37,12 @@ final class LoopbackControl: ControlChannel {
     private let connection: LoopbackConnection
     private let pages: any PageSource
     private let roundTrip: Nanoseconds
+    private let rate: BitRate?
     // The sending thread's alone, allocated here once.
     private let head: UnsafeMutableRawBufferPointer
 
-    init(_ connection: LoopbackConnection, pages: any PageSource, roundTrip: Nanoseconds) {
+    init(_ connection: LoopbackConnection, pages: any PageSource, roundTrip: Nanoseconds, rate: BitRate?) {
+        self.rate = rate
         self.connection = connection
         self.pages = pages
         self.roundTrip = roundTrip
@@ -52,6 +54,7 @@ final class LoopbackControl: ControlChannel {
     func send(_ frame: FrameDraft) throws(TurntableError) {
         var output = unsafe MutableRawSpan(_unsafeBytes: head)
         frame.encodeHead(into: &output)
+        if let rate { Clock.sleep(rate.time(for: ByteCount(frame.headBytes + frame.payloadBytes))) }
         try unsafe connection.write(UnsafeRawBufferPointer(rebasing: head[..<frame.headBytes]))
         if !frame.inlinePayload.isEmpty { return try connection.write(frame.inlinePayload) }
         for extent in frame.extents where extent.encoding == .raw {

@@ -80,15 +80,18 @@ extension Nanoseconds: CustomStringConvertible {
 
     /// Reads `300ms`, `2s`, `87.5ms`, `150us`. Nil if it is no such text.
     public init?(parsing text: String) {
-        guard let (number, unit) = splitNumber(text), number >= 0, number < 9e9 else { return nil }
+        guard let (number, unit) = splitNumber(text) else { return nil }
+        let multiple: Double
         switch unit.lowercased() {
-        case "ns": self = .limited(number)
-        case "us", "µs": self = .limited(number * 1e3)
-        case "ms": self = .limited(number * 1e6)
-        case "s": self = .limited(number * 1e9)
-        case "min": self = .limited(number * 60e9)
+        case "ns": multiple = 1
+        case "us", "µs": multiple = 1e3
+        case "ms": multiple = 1e6
+        case "s": multiple = 1e9
+        case "min": multiple = 60e9
         default: return nil
         }
+        guard number >= 0, number * multiple < 9e18 else { return nil }
+        self.init(Int64(number * multiple))
     }
 }
 

@@ -67,9 +67,13 @@ public struct Nanoseconds: Hashable, Comparable, Sendable, Codable {
     public static func < (a: Nanoseconds, b: Nanoseconds) -> Bool { a.value < b.value }
     public static func + (a: Nanoseconds, b: Nanoseconds) -> Nanoseconds {
         let (sum, overflow) = a.value.addingReportingOverflow(b.value)
-        return overflow ? .forever : Nanoseconds(sum)
+        return overflow ? (b.value < 0 ? Nanoseconds(.min) : .forever) : Nanoseconds(sum)
     }
-    public static func - (a: Nanoseconds, b: Nanoseconds) -> Nanoseconds { Nanoseconds(a.value - b.value) }
+    /// A peer's numbers end up here, so it saturates as well.
+    public static func - (a: Nanoseconds, b: Nanoseconds) -> Nanoseconds {
+        let (difference, overflow) = a.value.subtractingReportingOverflow(b.value)
+        return overflow ? (b.value < 0 ? .forever : Nanoseconds(.min)) : Nanoseconds(difference)
+    }
     public static func += (a: inout Nanoseconds, b: Nanoseconds) { a = a + b }
     public static func / (a: Nanoseconds, b: Int64) -> Nanoseconds { Nanoseconds(a.value / b) }
     public var milliseconds: Double { Double(value) / 1e6 }

@@ -73,7 +73,7 @@ public struct FrameHeader: Equatable, Sendable {
         let payload: UInt32 = input.load(at: 16)
         guard payload <= Limits.framePayloadBytes else { throw WireError(.tooLong, value: UInt64(payload), limit: UInt64(Limits.framePayloadBytes), offset: 16) }
         let offset: UInt64 = input.load(at: 24)
-        let mostOffset = kind == .deviceState ? UInt64(Limits.deviceStateBytes) : 0
+        let mostOffset = kind == .deviceState ? UInt64(Limits.deviceStateBytes) - UInt64(payload) : 0
         guard offset <= mostOffset else { throw WireError(.tooLong, value: offset, limit: mostOffset, offset: 24) }
         return FrameHeader(kind: kind, extentCount: Int(count), sequence: sequence, payloadBytes: Int(payload), round: input.load(at: 20), offset: offset)
     }
@@ -116,6 +116,9 @@ public struct Extent: Equatable, Sendable {
 
     /// Reads an extent and checks it against the machine's memory and against the stripes of the stream it came on.
     public static func decode(_ input: RawSpan, at position: Int, layout: MemoryLayoutTable, stream: Int) throws(WireError) -> Extent {
+        guard position >= 0, input.byteCount >= bytes, position <= input.byteCount - bytes else {
+            throw WireError(.truncated, value: UInt64(input.byteCount), limit: UInt64(bytes), offset: position)
+        }
         let region: UInt16 = input.load(at: position + 12)
         guard region < layout.regionCount else { throw WireError(.badRegion, value: UInt64(region), limit: UInt64(layout.regionCount), offset: position + 12) }
         let rawEncoding: UInt8 = input.load(at: position + 14)

@@ -1,0 +1,195 @@
+internal import MigrationEngine
+internal import Testing
+internal import TestSupport
+internal import Transport
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
+/// Migrations that do not happen: the machine runs on, or says plainly that it is stopped here.
+@Suite(.serialized) struct RefusalTests {
+    /// The machine is where it was, running, and nothing of it is left at the target.
+    private func expectUnharmed(_ stage: Stage, _ what: String = "") {
+        #expect(stage.source.isRunning, "\(what)")
+        #expect(!stage.source.isDiscarded, "\(what)")
+        #expect(stage.source.resumes == stage.source.pauses, "\(what)")
+        if let machine = stage.host.machine { #expect(machine.isDiscarded && !machine.isRunning, "\(what)") }
+    }
+
+    @Test func aBudgetBelowWhatTheLineTakesIsRefusedWithTheFigures() throws {
+        let stage = try Stage()
+        stage.options.budget = .milliseconds(40)
+        stage.options.roundTrip = .milliseconds(0.2)
+        stage.source.deviceCost = DeviceCost(bytes: .kibi(64), save: .milliseconds(30), load: .milliseconds(30))
+        let (sent, received) = stage.run()
+        let error = try #require(sent.error)
+        #expect(error.kind == .refused)
+        for figure in ["below what the line and the devices alone take", "65.1 ms", "budget 40.0 ms"] { #expect(error.why.contains(figure), "\(error)") }
+        #expect(stage.source.pauses == 0)
+        expectUnharmed(stage)
+        // The target is told why.
+        #expect(received?.error?.kind == .cancelled && received?.error?.why.contains("budget") == true, "\(received as Any)")
+    }
+
+    @Test func aGuestThatWritesFasterThanTheLineIsRefused() throws {
+        let stage = try Stage(writes: 200, rate: BitRate(bitsPerSecond: 200e6))
+        stage.options.budget = .milliseconds(50)
+        stage.options.statedRate = BitRate(bitsPerSecond: 200e6)
+        let error = try #require(stage.run().source.error)
+        #expect(error.kind == .refused && error.why.contains("does not converge"), "\(error)")
+        expectUnharmed(stage)
+    }
+
+    @Test func aPauseThatTurnsOutTooLongIsTakenBack() throws {
+        let stage = try Stage()
+        stage.options.budget = .milliseconds(400)
+        stage.source.whenSaving = { () throws(TurntableError) in Clock.sleep(.milliseconds(450)) }
+        let error = try #require(stage.run().source.error)
+        #expect(error.kind == .refused && error.why.contains("paused \(Limits.pauseAttempts) times"), "\(error)")
+        #expect(stage.source.pauses == Limits.pauseAttempts)
+        expectUnharmed(stage)
+    }
+
+    @Test func anOfferThatTheTargetRefusesLeavesTheMachineAlone() throws {
+        let stage = try Stage()
+        stage.host.whenPreparing = { () throws(TurntableError) in throw TurntableError(.refused, "preparing", "no machines today") }
+        let (sent, received) = stage.run()
+        #expect(sent.error?.kind == .refused && sent.error?.why.contains("no machines today") == true, "\(sent)")
+        #expect(received?.error?.kind == .refused)
+        #expect(stage.source.pauses == 0 && stage.source.isRunning)
+    }
+
+    @Test func aTargetWithOtherMemoryRefuses() throws {
+        let stage = try Stage()
+        stage.host.regionPages = [1500, 600, 4]
+        #expect(stage.run().source.error?.kind == .refused)
+        expectUnharmed(stage)
+    }
+
+    @Test func aTargetWhoseHypervisorDiesSaysSo() throws {
+        let stage = try Stage(rate: BitRate(bitsPerSecond: 100e6))
+        stage.host.whenAsked = { () throws(TurntableError) in throw TurntableError(.hypervisor, "looking at the machine", "its process is gone") }
+        let error = try #require(stage.run().source.error)
+        #expect(error.kind == .refused && error.why.contains("its process is gone"), "\(error)")
+        expectUnharmed(stage)
+    }
+
+    @Test func moreStreamsThanTheTargetTakesAreRefused() throws {
+        let stage = try Stage()
+        stage.options.streams = 4
+        stage.fromTarget = { message in
+            guard case .welcome(var welcome) = message else { return [message] }
+            welcome.maximumStreams = 3
+            return [.welcome(welcome)]
+        }
+        #expect(stage.run().source.error?.kind == .refused)
+        expectUnharmed(stage)
+    }
+
+    @Test func aTargetOfAnotherVersionIsNotSpokenTo() throws {
+        let stage = try Stage()
+        stage.fromTarget = { message in
+            guard case .welcome(var welcome) = message else { return [message] }
+            welcome.version = 2
+            return [.welcome(welcome)]
+        }
+        #expect(stage.run().source.error?.kind == .protocol)
+        expectUnharmed(stage)
+    }
+
+    // MARK: - Before the hand-off
+
+    enum Moment: String, CaseIterable { case preparing, copying, paused, saving }
+
+    private func at(_ moment: Moment, of stage: Stage, _ body: @escaping @Sendable (Stage) -> Void) {
+        switch moment {
+        case .preparing: stage.host.whenPreparing = { [unowned stage] () throws(TurntableError) in body(stage) }
+        case .copying:
+            let isFirst = Monitor(true)
+            stage.whenReported = { event, stage in
+                if case .round = event, isFirst.update({ isFirst in defer { isFirst = false }; return isFirst }) { body(stage) }
+            }
+        case .paused: stage.source.whenPaused = { [unowned stage] in body(stage) }
+        case .saving: stage.source.whenSaving = { [unowned stage] () throws(TurntableError) in body(stage) }
+        }
+    }
+
+    @Test(arguments: Moment.allCases, [1, 3])
+    func aLineThatBreaksLeavesTheMachineRunning(_ moment: Moment, streams: Int) throws {
+        let stage = try Stage()
+        stage.options.streams = streams
+        at(moment, of: stage) { $0.loopback.cut() }
+        let (sent, received) = stage.run()
+        #expect(sent.error?.kind == .line, "\(sent)")
+        #expect(received?.error != nil)
+        expectUnharmed(stage, moment.rawValue)
+        #expect(!stage.conversation.contains("S handoff"))
+    }
+
+    /// The data streams hold, so that only the control stream tells: no hand-off into the void.
+    @Test(arguments: [Moment.paused, .saving])
+    func aTargetThatHangsUpDuringThePauseGetsNoHandoff(_ moment: Moment) throws {
+        let stage = try Stage()
+        at(moment, of: stage) { stage in
+            stage.targetControl?.shutDown()
+            Clock.sleep(.milliseconds(300))
+        }
+        let (sent, _) = stage.run()
+        #expect(sent.error?.kind == .line, "\(sent)")
+        #expect(!stage.conversation.contains("S handoff"))
+        expectUnharmed(stage)
+    }
+
+    @Test(arguments: Moment.allCases)
+    func cancellingLeavesTheMachineRunningAndTellsTheTarget(_ moment: Moment) throws {
+        let stage = try Stage()
+        let accepted = Monitor(false)
+        at(moment, of: stage) { stage in accepted.update { $0 = stage.migration.cancel() } }
+        let (sent, received) = stage.run()
+        #expect(accepted.read { $0 })
+        #expect(sent.error?.kind == .cancelled, "\(sent)")
+        #expect(received?.error?.kind == .cancelled && received?.error?.why.contains("cancelled") == true, "\(received as Any)")
+        #expect(stage.conversation.last { $0.hasPrefix("S") } == "S abort")
+        expectUnharmed(stage, moment.rawValue)
+    }
+
+    @Test(arguments: [Moment.preparing, .copying, .paused, .saving])
+    func cancellingAtTheTargetLeavesTheMachineRunning(_ moment: Moment) throws {
+        let stage = try Stage()
+        let accepted = Monitor(false)
+        at(moment, of: stage) { stage in accepted.update { $0 = stage.target!.cancel("the receiver was interrupted") } }
+        let (sent, received) = stage.run()
+        #expect(accepted.read { $0 })
+        #expect(received?.error?.kind == .cancelled, "\(received as Any)")
+        // In the pause nobody waits for the target's word: it may come after the hand-off, and gives the right back then.
+        #expect(sent.error?.kind == .refused && sent.error?.why.contains("interrupted") == true, "\(sent)")
+        expectUnharmed(stage, moment.rawValue)
+    }
+
+    @Test func aDeviceStateThatCannotBeSavedLeavesTheMachineRunning() throws {
+        let stage = try Stage()
+        stage.source.whenSaving = { () throws(TurntableError) in throw TurntableError(.hypervisor, "saving", "it cannot") }
+        #expect(stage.run().source.error?.kind == .hypervisor)
+        expectUnharmed(stage)
+    }
+
+    /// A peer's numbers never trap.
+    @Test func anAbsurdHeartbeatIsHarmless() throws {
+        let stage = try Stage()
+        stage.fromTarget = { message in
+            if case .offered = message { return [.pong(UInt64(bitPattern: .min)), .pong(.max), message] }
+            return [message]
+        }
+        _ = try stage.run().source.get()
+    }
+
+    @Test func aTargetThatClaimsAMachineBeforeItWasGivenOneIsNotBelieved() throws {
+        let stage = try Stage()
+        stage.fromTarget = { message in
+            guard case .offered(let epoch) = message else { return [message] }
+            return [message, .committed(Committed(epoch: epoch, waitedForStreams: .zero, loadedDeviceState: .zero, resumed: .zero))]
+        }
+        #expect(stage.run().source.error?.kind == .protocol)
+        expectUnharmed(stage)
+    }
+}

@@ -1,0 +1,149 @@
+internal import MigrationEngine
+internal import TestSupport
+internal import Transport
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
+/// A migration between fakes over a loopback: everything that a test can stop, break or listen to.
+final class Stage: @unchecked Sendable {
+    let loopback: Loopback
+    let source: FakeSource
+    let host = FakeHost()
+    var options = MigrationOptions()
+    /// Called with what the source reports, on its thread.
+    var whenReported: @Sendable (MigrationEvent, Stage) -> Void = { _, _ in }
+    /// What becomes of a message that the target, or the source, sends.
+    var fromTarget: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
+    var fromSource: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
+    /// What becomes of a message that an end receives; it may take its time.
+    var toSource: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
+    var toTarget: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
+    /// Called after the source has sent a message.
+    var afterSource: @Sendable (ControlMessage, Stage) -> Void = { _, _ in }
+
+    private let said = Monitor([String]())
+    private let migrations = Monitor<(source: SourceMigration?, target: TargetMigration?)>((nil, nil))
+    private let targetOutcome = Monitor<Result<TargetMigration.Outcome, TurntableError>?>(nil)
+    private let controls = Monitor<(source: (any ControlChannel)?, target: (any ControlChannel)?)>((nil, nil))
+    private let senders = Monitor([any FrameSender]())
+
+    init(seed: UInt64 = 1, writes: Int = 20, rate: BitRate? = nil) throws {
+        loopback = Loopback(queueBytes: 256 << 10, rate: rate)
+        source = try FakeSource(seed: seed, writes: writes)
+        // Wide enough that a busy test machine is no reason to fail; what fails here fails for a cause.
+        options.budget = .seconds(3)
+        options.statedRate = BitRate(bitsPerSecond: 10e9)
+    }
+
+    /// Everything said on the control stream but heartbeats, in order.
+    var conversation: [String] { said.read { $0 } }
+    var migration: SourceMigration { migrations.read { $0.source! } }
+    var target: TargetMigration? { migrations.read { $0.target } }
+    var targetControl: (any ControlChannel)? { controls.read { $0.target } }
+
+    func run() -> (source: Result<MigrationReport, TurntableError>, target: Result<TargetMigration.Outcome, TurntableError>?) {
+        let isOver = Monitor(false)
+        let serving = Background { [self] () throws(TurntableError) in
+            while !isOver.read({ $0 }) { try serve() }
+        }
+        let migration = SourceMigration(machine: source, transport: StagedTransport(self), options: options) { [self] in whenReported($0, self) }
+        migrations.update { $0.source = migration }
+        let outcome: Result<MigrationReport, TurntableError>
+        do throws(TurntableError) { outcome = .success(try migration.run()) } catch { outcome = .failure(error) }
+        let received = target == nil ? nil : targetOutcome.wait(atMost: .seconds(10)) { $0 }
+        isOver.update { $0 = true }
+        _ = serving.outcome()
+        source.end()
+        return (outcome, received)
+    }
+
+    /// The source's process ends: what it has sent can still be read.
+    func killSource() {
+        controls.read { $0.source }?.shutDown()
+        for sender in senders.read({ $0 }) { sender.shutDown() }
+    }
+
+    private func serve() throws(TurntableError) {
+        switch try loopback.accept(within: .milliseconds(20)) {
+        case .control(let control, _, _)?:
+            let channel = StagedChannel(control, send: { [self] in hear("T", fromTarget($0)) }, receive: { [self] in toTarget($0) }, after: { _ in })
+            controls.update { $0.target = control }
+            let target = TargetMigration(control: channel, host: host, waits: options.waits) { _ in }
+            migrations.update { $0.target = target }
+            _ = WorkerThread("target") { [self] in
+                let outcome: Result<TargetMigration.Outcome, TurntableError>
+                do throws(TurntableError) { outcome = .success(try target.run()) } catch { outcome = .failure(error) }
+                channel.shutDown()
+                targetOutcome.update { $0 = outcome }
+            }
+        case .data(let receiver, let preface)?: _ = target?.add(receiver, stream: Int(preface.stream))
+        case nil: break
+        }
+    }
+
+    private func hear(_ who: String, _ messages: [ControlMessage]) -> [ControlMessage] {
+        for message in messages {
+            let word = "\(message)".prefix { $0 != "(" }
+            if word != "ping", word != "pong" { said.update { $0.append("\(who) \(word)") } }
+        }
+        return messages
+    }
+
+    /// The source's transport, listened to.
+    private final class StagedTransport: SourceTransport {
+        private let stage: Stage
+        init(_ stage: Stage) { self.stage = stage }
+
+        func connectControl() throws(TurntableError) -> any ControlChannel {
+            let stage = stage
+            let control = try stage.loopback.connectControl()
+            stage.controls.update { $0.source = control }
+            return StagedChannel(
+                control, send: { stage.hear("S", stage.fromSource($0)) }, receive: { stage.toSource($0) }, after: { stage.afterSource($0, stage) })
+        }
+        func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
+            let sender = try stage.loopback.connectStream(index, session: session, pages: pages)
+            stage.senders.update { $0.append(sender) }
+            return sender
+        }
+    }
+}
+
+/// A control stream whose messages a test sees and changes.
+final class StagedChannel: ControlChannel {
+    private let inner: any ControlChannel
+    private let sending: @Sendable (ControlMessage) -> [ControlMessage]
+    private let receiving: @Sendable (ControlMessage) -> [ControlMessage]
+    private let after: @Sendable (ControlMessage) -> Void
+    private let waiting = Monitor([ControlMessage]())
+
+    init(
+        _ inner: any ControlChannel, send: @escaping @Sendable (ControlMessage) -> [ControlMessage],
+        receive: @escaping @Sendable (ControlMessage) -> [ControlMessage], after: @escaping @Sendable (ControlMessage) -> Void
+    ) {
+        self.inner = inner
+        sending = send
+        receiving = receive
+        self.after = after
+    }
+
+    func send(_ message: ControlMessage) throws(TurntableError) {
+        for message in sending(message) { try inner.send(message) }
+        after(message)
+    }
+    func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage? {
+        if let message = waiting.update({ $0.isEmpty ? nil : $0.removeFirst() }) { return message }
+        guard let message = try inner.receive(within: limit) else { return nil }
+        var messages = receiving(message)
+        guard !messages.isEmpty else { return nil }
+        let first = messages.removeFirst()
+        waiting.update { $0 += messages }
+        return first
+    }
+    func shutDown() { inner.shutDown() }
+}
+
+extension Result where Failure == TurntableError {
+    var error: TurntableError? { if case .failure(let error) = self { error } else { nil } }
+}

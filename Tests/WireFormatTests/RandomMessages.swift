@@ -1,0 +1,106 @@
+internal import TestSupport
+internal import TurntableCore
+internal import WireFormat
+
+extension SeededGenerator {
+    mutating func text(atMost limit: Int) -> String {
+        var text = ""
+        let wanted = Int.random(in: 0...limit, using: &self)
+        while true {
+            let next = ["a", "-", "é", "漢", "🚚", "\u{0}", "e\u{301}"].randomElement(using: &self)!
+            if text.utf8.count + next.utf8.count > wanted { return text }
+            text += next
+        }
+    }
+    mutating func number<Value: FixedWidthInteger>(_: Value.Type = Value.self) -> Value {
+        // Edges as often as anything else.
+        [0, 1, .max, .min, Value.random(in: .min ... .max, using: &self)].randomElement(using: &self)!
+    }
+    mutating func session() -> SessionID { SessionID(high: number(), low: number()) }
+
+    mutating func offer() -> Offer {
+        let regions = (0..<Int.random(in: 1...Limits.regions, using: &self)).map { _ in
+            Offer.Region(name: text(atMost: Limits.nameBytes), bytes: UInt64.random(in: 1...UInt64(Limits.regionPages), using: &self) * UInt64(pageBytes))
+        }
+        let populations = (0..<Int.random(in: 0...20, using: &self)).map { _ in
+            let region = Int.random(in: regions.indices, using: &self)
+            let stripes = (regions[region].bytes / UInt64(pageBytes) + 255) / 256
+            let first = UInt64.random(in: 0..<stripes, using: &self)
+            return Offer.Population(region: UInt16(region), firstStripe: UInt32(first), stripeCount: UInt32(UInt64.random(in: 0...stripes - first, using: &self)))
+        }
+        return Offer(
+            epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes), streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
+            regions: regions, populations: populations, description: bytes(Int.random(in: 0...3000, using: &self)))
+    }
+
+    /// A message of each kind.
+    mutating func messages() -> [ControlMessage] {
+        [
+            .welcome(Welcome(version: number(), session: session(), maximumStreams: number())),
+            .offer(offer()),
+            .offered(Epoch(number())),
+            .refused(Refusal(epoch: Epoch(number()), reason: text(atMost: Limits.reasonBytes))),
+            .ping(number()), .pong(number()),
+            .handoff(Handoff(
+                epoch: Epoch(number()), session: session(), frames: (0..<Int.random(in: 0...Limits.streams, using: &self)).map { _ in number() },
+                deviceStateBytes: UInt64.random(in: 0...UInt64(Limits.deviceStateBytes), using: &self))),
+            .committed(Committed(epoch: Epoch(number()), waitedForStreams: Nanoseconds(number()), loadedDeviceState: Nanoseconds(number()), resumed: Nanoseconds(number()))),
+            .abort(text(atMost: Limits.reasonBytes)),
+        ]
+    }
+
+    mutating func preface() -> Preface {
+        Preface(
+            role: Bool.random(using: &self) ? .control : .data, stream: UInt16.random(in: 0..<UInt16(Limits.streams), using: &self),
+            session: session(), lowestVersion: number(), highestVersion: number())
+    }
+}
+
+/// A message as a peer reads it: header, then body.
+func decode(_ bytes: [UInt8]) throws(WireError) -> ControlMessage {
+    let (length, type) = try ControlMessage.decodeHeader(Array(bytes.prefix(ControlMessage.headerBytes)))
+    let body = Array(bytes.dropFirst(ControlMessage.headerBytes))
+    guard body.count >= length else { throw WireError(.truncated, value: UInt64(body.count), limit: UInt64(length), offset: ControlMessage.headerBytes) }
+    guard body.count == length else { throw WireError(.trailingBytes, value: UInt64(body.count - length), limit: 0, offset: ControlMessage.headerBytes + length) }
+    return try ControlMessage.decode(type: type, body: body)
+}
+
+func bytes(of header: FrameHeader) -> [UInt8] {
+    var result = [UInt8](repeating: 0xaa, count: FrameHeader.bytes)
+    result.withUnsafeMutableBytes { buffer in
+        var output = MutableRawSpan(_unsafeBytes: buffer)
+        header.encode(into: &output)
+    }
+    return result
+}
+
+func bytes(of extent: Extent) -> [UInt8] {
+    var result = [UInt8](repeating: 0xaa, count: Extent.bytes)
+    result.withUnsafeMutableBytes { buffer in
+        var output = MutableRawSpan(_unsafeBytes: buffer)
+        extent.encode(into: &output, at: 0)
+    }
+    return result
+}
+
+func decodeHeader(_ bytes: [UInt8], expecting sequence: UInt64 = 0) throws(WireError) -> FrameHeader {
+    try FrameHeader.decode(bytes.span.bytes, expectedSequence: sequence)
+}
+
+func decodeExtent(_ bytes: [UInt8], _ layout: MemoryLayoutTable, stream: Int = 0) throws(WireError) -> Extent {
+    try Extent.decode(bytes.span.bytes, at: 0, layout: layout, stream: stream)
+}
+
+func wireError<Value>(_ body: () throws(WireError) -> Value) -> WireError? {
+    do throws(WireError) { _ = try body() } catch { return error }
+    return nil
+}
+
+extension Array where Element == UInt8 {
+    /// With `value` written at `offset`, little-endian.
+    func with<Value: FixedWidthInteger>(_ value: Value, at offset: Int) -> [UInt8] {
+        var copy = self
+        for index in 0..<Value.bitWidth / 8 { copy[offset + index] = UInt8(truncatingIfNeeded: value >> Value(index * 8)) }
+        return copy
+    }
+}
