@@ -145,7 +145,9 @@ public final class SourceMigration: Sendable {
             report(.round(round.report))
             prediction = round.prediction
             switch convergence.decide(after: round.outcome, prediction: prediction, line: round.line) {
-            case .anotherRound: continue
+            case .anotherRound:
+                try letOut(senders, pagesLeft: round.outcome.pagesLeft, line: round.line)
+                continue
             case .refuse(let why):
                 throw TurntableError(.refused, "moving \(machine.name) within the downtime budget", why + "; the machine runs on here", remedy: "raise --downtime, or calm the guest")
             case .pause: break
@@ -326,6 +328,15 @@ public final class SourceMigration: Sendable {
                 return isOpen || status.unsentBytes == ByteCount(0) && room >= machine.deviceCost.bytes
             }
             if isSettled { return }
+            try tick(senders)
+            Clock.sleep(Self.tickTime)
+        }
+    }
+
+    /// When the streams hold more than another round would add, rounds only count themselves up: the line comes first.
+    private func letOut(_ senders: [StripeSender], pagesLeft: PageCount, line: LineEstimate) throws(TurntableError) {
+        let deadline = Clock.now + min(line.rate.time(for: unsent(senders)), Limits.letOutTime)
+        while unsent(senders) > pagesLeft.bytes, Clock.now < deadline {
             try tick(senders)
             Clock.sleep(Self.tickTime)
         }

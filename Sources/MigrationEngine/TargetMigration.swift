@@ -279,7 +279,12 @@ public final class TargetMigration: Sendable {
 
     /// Ends the session, unless the machine was handed off: then only what the streams lack can stop it.
     private func fail(_ error: TurntableError) {
-        state.update { if $0.phase < .handedOff, $0.failure == nil { $0.failure = error } }
+        state.update { state in
+            guard state.phase < .handedOff else { return }
+            // Who gives up closes its streams: that is said, not what it looked like. And what comes after the end is no reason for it.
+            let explains = error.kind == .cancelled && state.failure?.kind == .line
+            if explains || (state.failure == nil && !state.isEnded) { state.failure = error }
+        }
     }
 
     private func checkFailure() throws(TurntableError) {

@@ -47,6 +47,8 @@ public enum Limits {
     public static let heartbeatTime = Nanoseconds.milliseconds(500)
     /// After the hand-off the target says that it runs within this time; then the source reports that it does not know.
     public static let commitTime = Nanoseconds.seconds(60)
+    /// Between two rounds the source lets what its streams hold go out for this long.
+    public static let letOutTime = Nanoseconds.seconds(2)
     /// When a stream ends, its peer's reason may still be on its way on the control stream for this long.
     public static let lastWordTime = Nanoseconds.milliseconds(500)
     /// Connections at a receiver that have not said what they want yet.

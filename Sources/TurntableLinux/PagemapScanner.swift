@@ -24,9 +24,10 @@ public import TurntableCore
         var start = range.lowerBound
         while start < range.upperBound {
             var walked: UInt64 = 0
-            let count = try checked(
-                unsafe tt_scan_written(pagemap.rawValue, start, range.upperBound, clear ? 1 : 0, regions, Limits.scanRegions, &walked),
-                "scanning written pages")
+            let result = unsafe tt_scan_written(pagemap.rawValue, start, range.upperBound, clear ? 1 : 0, regions, Limits.scanRegions, &walked)
+            // Its memory goes before its entry in /proc does.
+            if result == -ESRCH { throw TurntableError(.hypervisor, "scanning written pages", "the machine is gone: its QEMU died") }
+            let count = try checked(result, "scanning written pages")
             for index in 0..<Int(count) { unsafe body(regions[index].start..<regions[index].end) }
             start = walked
         }

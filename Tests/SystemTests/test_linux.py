@@ -62,9 +62,9 @@ class LinuxGuest(SystemTest):
         gaps = wait_for("the probe's report", lambda: self.lines(machine, "probe", "gap"), 30)
         blackout = report["blackout"]["totalMilliseconds"]
         self.assertGreater(gaps[0]["at_s"], after)
-        # The probe's clock ticks in seconds whose edges it sees to within its error; the load of this computer comes on top.
+        # The probe sees the edges of its clock's seconds to within its error; a loaded computer adds to that.
         self.assertGreater(gaps[0]["total_ms"], blackout - gaps[0]["error_ms"] - 50)
-        self.assertLess(gaps[0]["total_ms"], blackout + gaps[0]["error_ms"] + 1500)
+        self.assertLess(gaps[0]["total_ms"], blackout + gaps[0]["error_ms"] + 5000)
         return gaps[0]["at_s"]
 
     def test_there_and_back(self):

@@ -37,13 +37,20 @@ public final class QEMUTargetMachine: TargetMachine {
         // All of its memory is here: from now on it is worth more than this process.
         try lease?.keep()
         monitor.forgetEvents()
-        let stream = try Socket.connectUnix(statePath)
-        try unsafe Socket.write(stream, state, what: "loading device state")
-        Socket.shutDown(stream)
-        try monitor.awaitEvent("that the state is loaded") { (name, data) throws(TurntableError) in
-            guard name == "MIGRATION", let status = data["status"]?.text else { return false }
-            if status == "failed" { throw TurntableError(.hypervisor, "loading device state", "QEMU says that it failed", remedy: "see the machine's log: both ends need the same QEMU version and devices") }
-            return status == "completed"
+        do throws(TurntableError) {
+            let stream = try Socket.connectUnix(statePath)
+            try unsafe Socket.write(stream, state, what: "loading device state")
+            Socket.shutDown(stream)
+            try monitor.awaitEvent("that the state is loaded") { (name, data) throws(TurntableError) in
+                guard name == "MIGRATION", let status = data["status"]?.text else { return false }
+                if status == "failed" { throw TurntableError(.hypervisor, "loading device state", "QEMU says that it failed") }
+                return status == "completed"
+            }
+        } catch {
+            // QEMU ends when it does not like the state, in the middle of it or at its end; why is in its log.
+            let log = lease == nil ? "" : directory.logTail(of: name)
+            throw TurntableError(
+                .hypervisor, "loading device state", log.isEmpty ? error.why : "\(error.why): \(log)", remedy: "both ends need the same QEMU version and devices")
         }
         removeFile(statePath)
     }
