@@ -27,7 +27,9 @@ struct ReceiveCommand: ParsableCommand {
     var listen = "0.0.0.0:\(defaultPort)"
     @Flag(help: "End after one machine, with its outcome as exit code.")
     var once = false
-    @Option(name: .customLong("allow-path"), help: ArgumentHelp("A directory that descriptions may name paths under; repeatable.", valueName: "directory"))
+    @Option(
+        name: .customLong("allow-path"),
+        help: ArgumentHelp("A directory that descriptions may name paths under; repeatable.", valueName: "directory"))
     var allowPaths: [String] = []
     @Option(name: .customLong("max-memory"), help: ArgumentHelp("The most memory a described machine may have.", valueName: "size"))
     var maximumMemory: ByteCountOption?
@@ -49,7 +51,8 @@ struct ReceiveCommand: ParsableCommand {
                 throw TurntableError(.usage, "receive", "one command or monitor serves one machine", remedy: "add --once")
             }
             let printer = EventPrinter(json: json)
-            let receiver = Receiver(host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()), printer: printer, once: once)
+            let receiver = Receiver(
+                host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()), printer: printer, once: once)
             Signals.onInterrupt { _ in receiver.interrupt() }
             // After the signals' thread, and before any machine is started.
             Signals.ignoreChildren()
