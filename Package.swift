@@ -26,10 +26,10 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 let package = Package(
     name: "turntable",
     products: [
-        .executable(name: "turntable", targets: ["turntable"]),
+        .executable(name: "turntable", targets: ["turntable"])
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: [
         .target(name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC),
@@ -44,21 +44,26 @@ let package = Package(
         .executableTarget(
             name: "turntable",
             dependencies: [
-                "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "MigrationEngine", "Hypervisors", "ControlShim",
+                "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "MigrationEngine", "Hypervisors",
+                "ControlShim",
                 argumentParser,
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath", exclude: ["README.md", "check"], swiftSettings: strict),
+            name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath",
+            exclude: ["README.md", "check"], swiftSettings: strict),
         .executableTarget(
-            name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan", swiftSettings: strict),
+            name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan",
+            swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux"], path: "Tests/TestSupport", swiftSettings: testing),
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "Hypervisors"]),
         tests("TidyTests", []),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
-        tests("ConformanceTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "CTurntableLinux"]),
+        tests(
+            "ConformanceTests",
+            ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "CTurntableLinux"]),
     ],
     swiftLanguageModes: [.v6]
 )

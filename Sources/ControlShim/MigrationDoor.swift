@@ -37,11 +37,12 @@ public final class MigrationDoor: Sendable {
     private static func serve(_ socket: borrowing Descriptor, _ status: () -> String, _ cancel: () -> Bool) throws(TurntableError) {
         try Socket.setTimeouts(socket, receive: Limits.helloTime, send: Limits.helloTime)
         let request = String(decoding: try Socket.read(socket, atMost: 64, what: "a request"), as: UTF8.self)
-        let answer = switch request {
-        case "status\n": status()
-        case "cancel\n": cancel() ? "cancelled" : "relinquished"
-        default: "unknown"
-        }
+        let answer =
+            switch request {
+            case "status\n": status()
+            case "cancel\n": cancel() ? "cancelled" : "relinquished"
+            default: "unknown"
+            }
         try Socket.write(socket, Array((answer + "\n").utf8), what: "a request")
     }
 

@@ -41,15 +41,18 @@ public struct BlackoutPrediction: Sendable, Equatable, Codable {
 public struct RoundOutcome: Sendable, Equatable {
     /// Pages written since they were sent.
     public var pagesLeft: PageCount
+    /// Pages written before their turn, which went with the round.
+    public var pagesMerged: PageCount
     /// How long it took for them to be written.
     public var elapsed: Nanoseconds
-    public init(pagesLeft: PageCount, elapsed: Nanoseconds) {
+    public init(pagesLeft: PageCount, pagesMerged: PageCount = PageCount(0), elapsed: Nanoseconds) {
         self.pagesLeft = pagesLeft
+        self.pagesMerged = pagesMerged
         self.elapsed = elapsed
     }
     /// Bytes of memory that the guest makes dirty in a second.
     public var dirtyBytesPerSecond: Double {
-        elapsed.value > 0 ? Double(pagesLeft.bytes.value) / elapsed.seconds : 0
+        elapsed.value > 0 ? Double((pagesLeft + pagesMerged).bytes.value) / elapsed.seconds : 0
     }
 }
 
@@ -92,15 +95,17 @@ public struct Convergence: Sendable {
             return roundsWithoutGain == 0 && gain > Self.worthwhileGain && gain.value > nextRound.value / 2 ? .anotherRound : .pause
         }
         let figures = """
-            predicted \(prediction.total) (pause \(prediction.pause), last pages \(prediction.lastBytes), one way \(prediction.oneWay), devices \(prediction.device)), \
+            predicted \(prediction.total) (pause \(prediction.pause), last pages \(prediction.lastBytes), one way \(prediction.oneWay), \
+            devices \(prediction.device)), \
             budget \(budget), \(round.pagesLeft.bytes) left after round \(rounds), \
             guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, line \(line.rate)
             """
         let floor = prediction.pause + prediction.oneWay + prediction.device
-        if floor > budget { return .refuse("the budget is below what the pause, the line and the devices alone take, \(floor): \(figures)") }
+        if floor > budget {
+            return .refuse("the budget is below what the pause, the line and the devices alone take, \(floor): \(figures)")
+        }
         if roundsWithoutGain >= Self.patience { return .refuse("pre-copy does not converge: \(figures)") }
         if rounds >= Limits.rounds { return .refuse("\(Limits.rounds) rounds were not enough: \(figures)") }
         return .anotherRound
     }
 }
-

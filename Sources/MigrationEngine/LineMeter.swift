@@ -11,6 +11,8 @@ public struct LineMeter: Sendable {
     /// The span over which a rate is measured: long enough to even out acknowledgements that come in bunches.
     static let window = Nanoseconds.milliseconds(400)
     static let mostSamples = 64
+    /// A round that delivered less is no measure of the line.
+    static let smallestRound = ByteCount.kibi(256)
 
     public init(statedRate: BitRate?) {
         self.statedRate = statedRate
@@ -28,6 +30,13 @@ public struct LineMeter: Sendable {
         samples.append((time, bytes))
         guard let start = samples.last(where: { time - $0.time >= Self.window }) else { return }
         measured = BitRate(bytes - start.acknowledged, in: time - start.time)
+    }
+
+    /// A round ended: what was delivered in it is at least what the line gives. Tells something where a round is shorter
+    /// than the window, and keeps an old measurement from staying too low.
+    public mutating func sawRound(delivered: ByteCount, in time: Nanoseconds) {
+        guard delivered >= Self.smallestRound else { return }
+        measured = max(measured ?? BitRate(bitsPerSecond: 0), BitRate(delivered, in: time))
     }
 
     /// The line stops being busy: what comes next is no measure of it.

@@ -51,6 +51,8 @@ final class StripeSender: Sendable {
     struct Counts: Sendable {
         var pages = 0
         var zeroPages = 0
+        /// Pages written between the round's begin and their turn, which went with it.
+        var refreshedPages = 0
         var bytesOnWire = 0
         var frames: UInt64 = 0
     }
@@ -148,7 +150,12 @@ final class StripeSender: Sendable {
             let pending = shared.pending[region.value]
             guard pending.nextRun(from: pages.lowerBound, to: pages.upperBound) != nil else { return }
             // Clear the stripe's marks as late as possible: what was written since the round began goes now, once.
-            if refresh { try dirtyLog.refresh(pages, in: region, into: pending, stream: stream) }
+            if refresh {
+                let before = pending.count(in: pages)
+                try dirtyLog.refresh(pages, in: region, into: pending, stream: stream)
+                let added = pending.count(in: pages) - before
+                state.update { $0.counts.refreshedPages += added }
+            }
             var next = pages.lowerBound
             while let run = pending.nextRun(from: next, to: pages.upperBound) {
                 try add(run, of: region, to: frame)

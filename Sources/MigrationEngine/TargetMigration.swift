@@ -37,7 +37,8 @@ public final class TargetMigration: Sendable {
     }
 
     public init(
-        control: any ControlChannel, host: any TargetHost, waits: MigrationWaits = MigrationWaits(), report: @escaping @Sendable (MigrationEvent) -> Void
+        control: any ControlChannel, host: any TargetHost, waits: MigrationWaits = MigrationWaits(),
+        report: @escaping @Sendable (MigrationEvent) -> Void
     ) {
         self.control = control
         self.host = host
@@ -138,7 +139,8 @@ public final class TargetMigration: Sendable {
         let offered = offer.regions.map { MemoryRegion(name: $0.name, pages: PageCount(Int($0.bytes) / pageBytes)) }
         guard machine.pages.regions == offered else {
             throw TurntableError(
-                .refused, "preparing \(offer.machine)", "the target's memory is \(describe(machine.pages.regions)), the source's \(describe(offered))",
+                .refused, "preparing \(offer.machine)",
+                "the target's memory is \(describe(machine.pages.regions)), the source's \(describe(offered))",
                 remedy: "give both ends the same machine")
         }
         for population in offer.populations {
@@ -206,7 +208,8 @@ public final class TargetMigration: Sendable {
                 continue
             }
             guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
-                throw TurntableError(.protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
+                throw TurntableError(
+                    .protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
             }
             return handoff
         }
@@ -246,12 +249,15 @@ public final class TargetMigration: Sendable {
 
     // MARK: - Taking over
 
-    private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError) -> Outcome {
+    private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError)
+        -> Outcome
+    {
         let arrived = Clock.now
         report(.phase(.handedOff))
         let complete = state.wait(atMost: waits.stall) { state -> Result<Void, TurntableError>? in
             for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
-                return .failure(TurntableError(.protocol, "data stream \(stream)", "it has \(state.frames[stream]) frames, the hand-off says \(count)"))
+                return .failure(
+                    TurntableError(.protocol, "data stream \(stream)", "it has \(state.frames[stream]) frames, the hand-off says \(count)"))
             }
             if handoff.frames.enumerated().allSatisfy({ state.frames[$0] == $1 }) { return .success(()) }
             // The source may be gone by now: what it sent before counts.
@@ -266,9 +272,12 @@ public final class TargetMigration: Sendable {
         // From here on the machine may have run, so nothing below refuses any more.
         do { try machine.resume() } catch {
             state.update { $0.mayHaveRun = true }
-            throw TurntableError(.relinquished, "resuming \(offer.machine)", "\(error); it is here and stopped, or runs", remedy: "look at it through its hypervisor")
+            throw TurntableError(
+                .relinquished, "resuming \(offer.machine)", "\(error); it is here and stopped, or runs",
+                remedy: "look at it through its hypervisor")
         }
-        let committed = Committed(epoch: offer.epoch, waitedForStreams: delivered - arrived, loadedDeviceState: loaded - delivered, resumed: Clock.now - loaded)
+        let committed = Committed(
+            epoch: offer.epoch, waitedForStreams: delivered - arrived, loadedDeviceState: loaded - delivered, resumed: Clock.now - loaded)
         enter(.completed)
         // The machine runs whether or not this gets through.
         try? control.send(.committed(committed))

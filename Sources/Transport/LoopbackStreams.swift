@@ -59,7 +59,8 @@ final class LoopbackControl: ControlChannel {
         if !frame.inlinePayload.isEmpty { return try connection.write(frame.inlinePayload) }
         for extent in frame.extents where extent.encoding == .raw {
             // Copied while the guest may write: torn pages are legal, see DirtyLog.
-            try unsafe connection.write(UnsafeRawBufferPointer(start: pages.address(of: extent.firstPage, in: extent.region), count: extent.payloadBytes))
+            try unsafe connection.write(
+                UnsafeRawBufferPointer(start: pages.address(of: extent.firstPage, in: extent.region), count: extent.payloadBytes))
         }
     }
 
@@ -121,13 +122,16 @@ final class LoopbackControl: ControlChannel {
         var raw: [Extent] = []
         for position in stride(from: FrameHeader.bytes, to: end, by: Extent.bytes) {
             let extent = try wire { () throws(WireError) in
-                try Extent.decode(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: sink.layout, stream: stream)
+                try Extent.decode(
+                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: sink.layout, stream: stream)
             }
             if extent.encoding == .raw { raw.append(extent) } else { try sink.zero(extent) }
         }
         let payload = raw.reduce(0) { $0 + $1.payloadBytes }
         try wire { () throws(WireError) in
-            guard payload == header.payloadBytes else { throw WireError(.badPayload, value: UInt64(header.payloadBytes), limit: UInt64(payload), offset: 16) }
+            guard payload == header.payloadBytes else {
+                throw WireError(.badPayload, value: UInt64(header.payloadBytes), limit: UInt64(payload), offset: 16)
+            }
         }
         for extent in raw {
             try unsafe connection.read(into: UnsafeMutableRawBufferPointer(start: sink.destination(of: extent), count: extent.payloadBytes))
@@ -207,7 +211,9 @@ final class LoopbackControl: ControlChannel {
                 state.read += piece
                 return piece
             }
-            guard moved > 0 else { throw TurntableError(.line, "receiving on the loopback", "the peer closed it after \(done) of \(buffer.count) bytes") }
+            guard moved > 0 else {
+                throw TurntableError(.line, "receiving on the loopback", "the peer closed it after \(done) of \(buffer.count) bytes")
+            }
             done += moved
         }
     }

@@ -24,7 +24,9 @@ public final class TCPControlChannel: ControlChannel {
 
     public func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage? {
         guard try Socket.waitReadable(socket, within: limit) else {
-            if isShutDown.load(ordering: .relaxed) { throw TurntableError(.cancelled, "receiving on the control stream", "the stream was shut down") }
+            if isShutDown.load(ordering: .relaxed) {
+                throw TurntableError(.cancelled, "receiving on the control stream", "the stream was shut down")
+            }
             return nil
         }
         let header = try readExactly(socket, ControlMessage.headerBytes, within: Limits.stallTime, what: "receiving on the control stream")
@@ -57,7 +59,8 @@ func readExactly(_ socket: borrowing Descriptor, _ count: Int, within limit: Nan
         guard try Socket.waitReadable(socket, within: left) else { continue }
         let piece = try Socket.read(socket, atMost: count - bytes.count, what: what)
         guard !piece.isEmpty else {
-            throw TurntableError(.line, what, bytes.isEmpty ? "the peer closed it" : "the peer closed it after \(bytes.count) of \(count) bytes")
+            throw TurntableError(
+                .line, what, bytes.isEmpty ? "the peer closed it" : "the peer closed it after \(bytes.count) of \(count) bytes")
         }
         bytes += piece
     }

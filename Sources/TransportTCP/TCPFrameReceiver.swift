@@ -36,11 +36,15 @@ public import WireFormat
 
     public func receive(into sink: any FrameSink) throws(TurntableError) -> FrameHeader? {
         guard try Socket.waitReadable(socket, within: Limits.pollTime) else {
-            if isShutDown.load(ordering: .relaxed) { throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down") }
+            if isShutDown.load(ordering: .relaxed) {
+                throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down")
+            }
             return nil
         }
         try receive(0, count: FrameHeader.bytes, isStart: true)
-        let header = try wire { () throws(WireError) in try FrameHeader.decode(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), expectedSequence: sequence) }
+        let header = try wire { () throws(WireError) in
+            try FrameHeader.decode(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), expectedSequence: sequence)
+        }
         switch header.kind {
         case .pages: try receivePages(header, into: sink)
         case .deviceState:
@@ -102,14 +106,20 @@ public import WireFormat
         while next < count {
             let moved = unsafe tt_receive_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(count - next))
             if moved == -Int(EAGAIN) {
-                guard !isShutDown.load(ordering: .relaxed) else { throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down") }
+                guard !isShutDown.load(ordering: .relaxed) else {
+                    throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down")
+                }
                 guard Clock.now < deadline else {
-                    throw TurntableError(.line, "receiving on data stream \(stream)", "nothing came for \(Limits.stallTime) in the middle of a frame")
+                    throw TurntableError(
+                        .line, "receiving on data stream \(stream)", "nothing came for \(Limits.stallTime) in the middle of a frame")
                 }
                 continue
             }
             if moved <= 0 {
-                let reason = moved < 0 ? errorText(Int32(-moved)) : isStart ? "the source closed the stream" : "the source closed the stream in the middle of a frame"
+                let reason =
+                    moved < 0
+                    ? errorText(Int32(-moved))
+                    : isStart ? "the source closed the stream" : "the source closed the stream in the middle of a frame"
                 throw TurntableError(.line, "receiving on data stream \(stream)", reason)
             }
             isStart = false

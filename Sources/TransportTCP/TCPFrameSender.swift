@@ -68,7 +68,9 @@ internal import WireFormat
         while zeroCopyCompletions != zeroCopySends {
             try reapZeroCopy()
             if zeroCopyCompletions == zeroCopySends { break }
-            guard Clock.now < deadline, !isShutDown.load(ordering: .relaxed) else { throw stalled("waiting for the line to let go of pages") }
+            guard Clock.now < deadline, !isShutDown.load(ordering: .relaxed) else {
+                throw stalled("waiting for the line to let go of pages")
+            }
             Clock.sleep(.milliseconds(1))
         }
     }
@@ -108,7 +110,8 @@ internal import WireFormat
         for extent in frame.extents where extent.encoding == .raw {
             // The kernel reads through this address and never writes: the cast only serves iovec's C type.
             unsafe vectors[count] = iovec(
-                iov_base: UnsafeMutableRawPointer(mutating: pages.address(of: extent.firstPage, in: extent.region)), iov_len: extent.payloadBytes)
+                iov_base: UnsafeMutableRawPointer(mutating: pages.address(of: extent.firstPage, in: extent.region)),
+                iov_len: extent.payloadBytes)
             count += 1
         }
         if zeroCopy {
@@ -142,7 +145,8 @@ internal import WireFormat
         var zeroCopy = zeroCopy
         var waiting = StallWatch()
         while next < end {
-            let moved = unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
+            let moved = unsafe tt_send_vectors(
+                socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
             if moved == -Int(ENOBUFS), zeroCopy {
                 // No memory for another completion: this frame goes by copy.
                 zeroCopy = false

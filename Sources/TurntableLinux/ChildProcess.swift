@@ -43,7 +43,9 @@ public struct ChildProcess: ~Copyable {
         for (name, value) in environment { variables[name] = value }
         var process: pid_t = 0
         let failure = unsafe withCStrings(arguments) { argv in
-            unsafe withCStrings(variables.map { "\($0.key)=\($0.value)" }) { unsafe posix_spawnp(&process, argv[0]!, &actions, &attributes, argv, $0) }
+            unsafe withCStrings(variables.map { "\($0.key)=\($0.value)" }) {
+                unsafe posix_spawnp(&process, argv[0]!, &actions, &attributes, argv, $0)
+            }
         }
         try checked(-failure, what, remedy: "check that it is installed and on the PATH")
         identifier = process

@@ -39,7 +39,9 @@ public struct OpenFlags: Sendable {
 
 /// The value of a shim call, or its `-errno` as an error. Programmer errors trap: they are our own bugs.
 @discardableResult
-public func checked<Value: SignedInteger>(_ result: Value, _ what: @autoclosure () -> String, remedy: String = "") throws(TurntableError) -> Value {
+public func checked<Value: SignedInteger>(_ result: Value, _ what: @autoclosure () -> String, remedy: String = "") throws(TurntableError)
+    -> Value
+{
     if result >= 0 { return result }
     let number = Int32(-result)
     precondition(number != EBADF && number != EFAULT, "\(what()): \(errorText(number))")

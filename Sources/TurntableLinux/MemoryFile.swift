@@ -46,7 +46,9 @@ public import TurntableCore
     /// Lets the kernel back `range` with memory now, in one call, instead of page by page as bytes arrive.
     public borrowing func populate(_ range: Range<Int>) throws(TurntableError) {
         let result = unsafe tt_populate(descriptor.rawValue, Int64(range.lowerBound), base + range.lowerBound, range.count)
-        try checked(result, "populating \(ByteCount(range.count)) of guest memory", remedy: "free memory on this host, or send the machine to another one")
+        try checked(
+            result, "populating \(ByteCount(range.count)) of guest memory",
+            remedy: "free memory on this host, or send the machine to another one")
     }
 
     /// The parts of the file that hold data, as byte ranges in order; what lies between reads as zero.

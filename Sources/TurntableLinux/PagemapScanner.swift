@@ -24,7 +24,8 @@ public import TurntableCore
         var start = range.lowerBound
         while start < range.upperBound {
             var walked: UInt64 = 0
-            let result = unsafe tt_scan_written(pagemap.rawValue, start, range.upperBound, clear ? 1 : 0, regions, Limits.scanRegions, &walked)
+            let result = unsafe tt_scan_written(
+                pagemap.rawValue, start, range.upperBound, clear ? 1 : 0, regions, Limits.scanRegions, &walked)
             // Its memory goes before its entry in /proc does.
             if result == -ESRCH { throw TurntableError(.hypervisor, "scanning written pages", "the machine is gone: its QEMU died") }
             let count = try checked(result, "scanning written pages")
@@ -37,9 +38,11 @@ public import TurntableCore
     public static func missingSupport() -> TurntableError? {
         let result = tt_probe_async_write_protect()
         guard result < 0 else { return nil }
-        let remedy = -result == EPERM
+        let remedy =
+            -result == EPERM
             ? "run as root, or set vm.unprivileged_userfaultfd=1"
             : "run Linux 6.7 or later with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR, or an older one with CONFIG_MEM_SOFT_DIRTY"
-        return TurntableError(.unsupported, "asking this kernel for a dirty log (userfaultfd WP_ASYNC and PAGEMAP_SCAN)", errorText(-result), remedy: remedy)
+        return TurntableError(
+            .unsupported, "asking this kernel for a dirty log (userfaultfd WP_ASYNC and PAGEMAP_SCAN)", errorText(-result), remedy: remedy)
     }
 }

@@ -22,11 +22,14 @@ public enum ProcessTable {
         let directory = "/proc/\(process)/fd"
         let entries: [String]
         do { entries = try FileManager.default.contentsOfDirectory(atPath: directory) } catch {
-            throw TurntableError(.hypervisor, "looking at the descriptors of process \(process)", "\(error)", remedy: "run as the user that runs the machine, or as root")
+            throw TurntableError(
+                .hypervisor, "looking at the descriptors of process \(process)", "\(error)",
+                remedy: "run as the user that runs the machine, or as root")
         }
         var found: [String: Int32] = [:]
         for entry in entries {
-            guard let number = Int32(entry), let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(directory)/\(entry)"),
+            guard let number = Int32(entry),
+                let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(directory)/\(entry)"),
                 let name = memoryFileName(target)
             else { continue }
             found[name] = number

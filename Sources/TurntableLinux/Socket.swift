@@ -18,7 +18,13 @@ public struct Address: Hashable, Sendable, CustomStringConvertible {
             guard let close = text.firstIndex(of: "]") else { return nil }
             let rest = text[text.index(after: close)...]
             host = String(text[text.index(after: text.startIndex)..<close])
-            if rest.isEmpty { port = defaultPort } else if rest.hasPrefix(":"), let value = UInt16(rest.dropFirst()) { port = value } else { return nil }
+            if rest.isEmpty {
+                port = defaultPort
+            } else if rest.hasPrefix(":"), let value = UInt16(rest.dropFirst()) {
+                port = value
+            } else {
+                return nil
+            }
         } else if let colon = text.lastIndex(of: ":"), text.firstIndex(of: ":") == colon {
             guard let value = UInt16(text[text.index(after: colon)...]) else { return nil }
             host = String(text[..<colon])
@@ -49,7 +55,8 @@ public enum Socket {
             let result = unsafe candidate.withPointer { unsafe Glibc.connect(socket.rawValue, $0, $1) }
             if result == 0 { return socket }
             let number = errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT : errno
-            failure = TurntableError(.line, what, errorText(number), remedy: "check that `turntable receive` runs there and that the path is up")
+            failure = TurntableError(
+                .line, what, errorText(number), remedy: "check that `turntable receive` runs there and that the path is up")
         }
         throw failure ?? TurntableError(.line, what, "no address")
     }
@@ -59,7 +66,9 @@ public enum Socket {
         on address: Address, prepare: (borrowing Descriptor) throws(TurntableError) -> Void
     ) throws(TurntableError) -> Descriptor {
         let what = "listening on \(address)"
-        guard let candidate = try resolve(address, passive: true, what: what).first else { throw TurntableError(.usage, what, "no such address") }
+        guard let candidate = try resolve(address, passive: true, what: what).first else {
+            throw TurntableError(.usage, what, "no such address")
+        }
         let socket = try open(AF(candidate.family), what: what)
         try checked(tt_set_reuse_address(socket.rawValue), what)
         try prepare(socket)
@@ -208,7 +217,9 @@ public enum Socket {
         address.sun_family = sa_family_t(AF_UNIX)
         let capacity = MemoryLayout.size(ofValue: address.sun_path)
         guard path.utf8.count < capacity else {
-            throw TurntableError(.usage, "using the socket path \(path)", "it has \(path.utf8.count) bytes, the limit is \(capacity - 1)", remedy: "choose a shorter run directory")
+            throw TurntableError(
+                .usage, "using the socket path \(path)", "it has \(path.utf8.count) bytes, the limit is \(capacity - 1)",
+                remedy: "choose a shorter run directory")
         }
         unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
         return unsafe withUnsafePointer(to: &address) { address in
@@ -237,14 +248,17 @@ private func resolve(_ address: Address, passive: Bool, what: String) throws(Tur
     var list: UnsafeMutablePointer<addrinfo>?
     let failure = unsafe getaddrinfo(address.host, String(address.port), &hints, &list)
     guard failure == 0 else {
-        throw TurntableError(.usage, what, unsafe String(cString: gai_strerror(failure)), remedy: "give an address or a name that resolves here")
+        throw TurntableError(
+            .usage, what, unsafe String(cString: gai_strerror(failure)), remedy: "give an address or a name that resolves here")
     }
     defer { unsafe freeaddrinfo(list) }
     var found: [ResolvedAddress] = []
     var next = unsafe list
     while let entry = unsafe next {
         var storage = sockaddr_storage()
-        unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.copyMemory(from: UnsafeRawBufferPointer(start: entry.pointee.ai_addr, count: Int(entry.pointee.ai_addrlen))) }
+        unsafe withUnsafeMutableBytes(of: &storage) {
+            unsafe $0.copyMemory(from: UnsafeRawBufferPointer(start: entry.pointee.ai_addr, count: Int(entry.pointee.ai_addrlen)))
+        }
         found.append(ResolvedAddress(storage: storage, length: unsafe entry.pointee.ai_addrlen))
         unsafe next = entry.pointee.ai_next
     }

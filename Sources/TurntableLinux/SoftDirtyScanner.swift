@@ -22,7 +22,8 @@ public import TurntableCore
     public init(process: Int32) throws(TurntableError) {
         // Both first: an initialiser that throws half-way may own nothing yet.
         let pagemap = try Descriptor.open("/proc/\(process)/pagemap", .read, what: "opening the page map of process \(process)")
-        let clearing = try Descriptor.open("/proc/\(process)/clear_refs", .write, what: "opening the soft-dirty switch of process \(process)")
+        let clearing = try Descriptor.open(
+            "/proc/\(process)/clear_refs", .write, what: "opening the soft-dirty switch of process \(process)")
         self.process = process
         self.pagemap = pagemap
         self.clearing = clearing
@@ -40,7 +41,8 @@ public import TurntableCore
             let count = min(Int((range.upperBound - next) / page), Limits.pagemapEntries)
             let bytes = count * MemoryLayout<UInt64>.size
             let offset = Int64(next / page) * Int64(MemoryLayout<UInt64>.size)
-            let read = try checked(unsafe tt_read_at(pagemap.rawValue, entries.baseAddress, bytes, offset), "reading the page map of process \(process)")
+            let read = try checked(
+                unsafe tt_read_at(pagemap.rawValue, entries.baseAddress, bytes, offset), "reading the page map of process \(process)")
             guard read == Int64(bytes) else {
                 throw TurntableError(.hypervisor, "reading the page map of process \(process)", "it ended: the process is gone")
             }
@@ -85,6 +87,7 @@ public import TurntableCore
         let result = tt_probe_soft_dirty()
         guard result < 0 else { return nil }
         return TurntableError(
-            .unsupported, "asking this kernel for a dirty log (soft-dirty bits)", errorText(-result), remedy: "run a kernel with CONFIG_MEM_SOFT_DIRTY, or Linux 6.7 or later")
+            .unsupported, "asking this kernel for a dirty log (soft-dirty bits)", errorText(-result),
+            remedy: "run a kernel with CONFIG_MEM_SOFT_DIRTY, or Linux 6.7 or later")
     }
 }

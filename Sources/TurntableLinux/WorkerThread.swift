@@ -15,17 +15,19 @@ public final class WorkerThread: @unchecked Sendable {
         self.name = String(name.prefix(15))
         // The thread holds the object until it has run: balanced by takeRetainedValue below.
         let context = unsafe Unmanaged.passRetained(self).toOpaque()
-        let failure = unsafe pthread_create(&thread, nil, { context in
-            let worker = unsafe Unmanaged<WorkerThread>.fromOpaque(context!).takeRetainedValue()
-            unsafe tt_set_thread_name(worker.name)
-            // sendfile(2) has no MSG_NOSIGNAL: a peer that leaves is an error of the call, not the end of this process.
-            var pipe = sigset_t()
-            unsafe sigemptyset(&pipe)
-            unsafe sigaddset(&pipe, SIGPIPE)
-            unsafe pthread_sigmask(SIG_BLOCK, &pipe, nil)
-            worker.body()
-            return nil
-        }, context)
+        let failure = unsafe pthread_create(
+            &thread, nil,
+            { context in
+                let worker = unsafe Unmanaged<WorkerThread>.fromOpaque(context!).takeRetainedValue()
+                unsafe tt_set_thread_name(worker.name)
+                // sendfile(2) has no MSG_NOSIGNAL: a peer that leaves is an error of the call, not the end of this process.
+                var pipe = sigset_t()
+                unsafe sigemptyset(&pipe)
+                unsafe sigaddset(&pipe, SIGPIPE)
+                unsafe pthread_sigmask(SIG_BLOCK, &pipe, nil)
+                worker.body()
+                return nil
+            }, context)
         precondition(failure == 0, "pthread_create: \(errorText(failure))")
     }
 

@@ -195,7 +195,9 @@ extension ControlMessage {
         var reader = MessageReader(bytes)
         let length = try reader.readCount(atMost: Limits.controlBodyBytes)
         let type: UInt16 = try reader.read()
-        guard Kind(rawValue: type) != nil else { throw WireError(.unknownKind, value: UInt64(type), limit: UInt64(Kind.abort.rawValue), offset: 4) }
+        guard Kind(rawValue: type) != nil else {
+            throw WireError(.unknownKind, value: UInt64(type), limit: UInt64(Kind.abort.rawValue), offset: 4)
+        }
         let reserved: UInt16 = try reader.read()
         guard reserved == 0 else { throw WireError(.reservedNotZero, value: UInt64(reserved), limit: 0, offset: 6) }
         try reader.end()
@@ -203,7 +205,9 @@ extension ControlMessage {
     }
 
     public static func decode(type: UInt16, body: [UInt8]) throws(WireError) -> ControlMessage {
-        guard let kind = Kind(rawValue: type) else { throw WireError(.unknownKind, value: UInt64(type), limit: UInt64(Kind.abort.rawValue), offset: 4) }
+        guard let kind = Kind(rawValue: type) else {
+            throw WireError(.unknownKind, value: UInt64(type), limit: UInt64(Kind.abort.rawValue), offset: 4)
+        }
         var reader = MessageReader(body)
         let message: ControlMessage
         switch kind {
@@ -231,9 +235,10 @@ extension ControlMessage {
             }
             message = .handoff(Handoff(epoch: epoch, session: session, frames: frames, deviceStateBytes: deviceBytes))
         case .committed:
-            message = .committed(Committed(
-                epoch: Epoch(try reader.read()), waitedForStreams: Nanoseconds(try reader.read()),
-                loadedDeviceState: Nanoseconds(try reader.read()), resumed: Nanoseconds(try reader.read())))
+            message = .committed(
+                Committed(
+                    epoch: Epoch(try reader.read()), waitedForStreams: Nanoseconds(try reader.read()),
+                    loadedDeviceState: Nanoseconds(try reader.read()), resumed: Nanoseconds(try reader.read())))
         case .abort:
             message = .abort(try reader.readText(atMost: Limits.reasonBytes))
         }
@@ -248,22 +253,29 @@ extension Offer {
         machine = try reader.readText(atMost: Limits.nameBytes)
         let streamsAt = reader.offset
         streams = try reader.read()
-        guard streams > 0, streams <= Limits.streams else { throw WireError(.tooMany, value: UInt64(streams), limit: UInt64(Limits.streams), offset: streamsAt) }
+        guard streams > 0, streams <= Limits.streams else {
+            throw WireError(.tooMany, value: UInt64(streams), limit: UInt64(Limits.streams), offset: streamsAt)
+        }
         regions = []
         for _ in 0..<(try reader.readCount(atMost: Limits.regions)) {
             let name = try reader.readText(atMost: Limits.nameBytes)
             let position = reader.offset
             let bytes: UInt64 = try reader.read()
             let most = UInt64(Limits.regionPages) * UInt64(pageBytes)
-            guard bytes > 0, bytes <= most, bytes % UInt64(pageBytes) == 0 else { throw WireError(.tooLong, value: bytes, limit: most, offset: position) }
+            guard bytes > 0, bytes <= most, bytes % UInt64(pageBytes) == 0 else {
+                throw WireError(.tooLong, value: bytes, limit: most, offset: position)
+            }
             regions.append(Region(name: name, bytes: bytes))
         }
         populations = []
         for _ in 0..<(try reader.readCount(atMost: Self.maximumPopulations)) {
             let position = reader.offset
             let population = Population(region: try reader.read(), firstStripe: try reader.read(), stripeCount: try reader.read())
-            guard population.region < regions.count else { throw WireError(.badRegion, value: UInt64(population.region), limit: UInt64(regions.count), offset: position) }
-            let stripes = (regions[Int(population.region)].bytes / UInt64(pageBytes) + UInt64(Limits.stripePages) - 1) / UInt64(Limits.stripePages)
+            guard population.region < regions.count else {
+                throw WireError(.badRegion, value: UInt64(population.region), limit: UInt64(regions.count), offset: position)
+            }
+            let stripes =
+                (regions[Int(population.region)].bytes / UInt64(pageBytes) + UInt64(Limits.stripePages) - 1) / UInt64(Limits.stripePages)
             guard UInt64(population.firstStripe) + UInt64(population.stripeCount) <= stripes else {
                 throw WireError(.outsideMemory, value: UInt64(population.firstStripe), limit: stripes, offset: position)
             }

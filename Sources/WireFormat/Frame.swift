@@ -67,15 +67,20 @@ public struct FrameHeader: Equatable, Sendable {
         guard reserved == 0 else { throw WireError(.reservedNotZero, value: UInt64(reserved), limit: 0, offset: 5) }
         let count: UInt16 = input.load(at: 6)
         let mostExtents = kind == .pages ? Limits.frameExtents : 0
-        guard count <= mostExtents, count > 0 || kind != .pages else { throw WireError(.tooMany, value: UInt64(count), limit: UInt64(mostExtents), offset: 6) }
+        guard count <= mostExtents, count > 0 || kind != .pages else {
+            throw WireError(.tooMany, value: UInt64(count), limit: UInt64(mostExtents), offset: 6)
+        }
         let sequence: UInt64 = input.load(at: 8)
         guard sequence == expected else { throw WireError(.outOfSequence, value: sequence, limit: expected, offset: 8) }
         let payload: UInt32 = input.load(at: 16)
-        guard payload <= Limits.framePayloadBytes else { throw WireError(.tooLong, value: UInt64(payload), limit: UInt64(Limits.framePayloadBytes), offset: 16) }
+        guard payload <= Limits.framePayloadBytes else {
+            throw WireError(.tooLong, value: UInt64(payload), limit: UInt64(Limits.framePayloadBytes), offset: 16)
+        }
         let offset: UInt64 = input.load(at: 24)
         let mostOffset = kind == .deviceState ? UInt64(Limits.deviceStateBytes) - UInt64(payload) : 0
         guard offset <= mostOffset else { throw WireError(.tooLong, value: offset, limit: mostOffset, offset: 24) }
-        return FrameHeader(kind: kind, extentCount: Int(count), sequence: sequence, payloadBytes: Int(payload), round: input.load(at: 20), offset: offset)
+        return FrameHeader(
+            kind: kind, extentCount: Int(count), sequence: sequence, payloadBytes: Int(payload), round: input.load(at: 20), offset: offset)
     }
 }
 
@@ -120,9 +125,13 @@ public struct Extent: Equatable, Sendable {
             throw WireError(.truncated, value: UInt64(input.byteCount), limit: UInt64(bytes), offset: position)
         }
         let region: UInt16 = input.load(at: position + 12)
-        guard region < layout.regionCount else { throw WireError(.badRegion, value: UInt64(region), limit: UInt64(layout.regionCount), offset: position + 12) }
+        guard region < layout.regionCount else {
+            throw WireError(.badRegion, value: UInt64(region), limit: UInt64(layout.regionCount), offset: position + 12)
+        }
         let rawEncoding: UInt8 = input.load(at: position + 14)
-        guard let encoding = Encoding(rawValue: rawEncoding) else { throw WireError(.unknownKind, value: UInt64(rawEncoding), limit: 1, offset: position + 14) }
+        guard let encoding = Encoding(rawValue: rawEncoding) else {
+            throw WireError(.unknownKind, value: UInt64(rawEncoding), limit: 1, offset: position + 14)
+        }
         let reserved: UInt8 = input.load(at: position + 15)
         guard reserved == 0 else { throw WireError(.reservedNotZero, value: UInt64(reserved), limit: 0, offset: position + 15) }
         let first: UInt64 = input.load(at: position)
@@ -138,7 +147,8 @@ public struct Extent: Equatable, Sendable {
         guard layout.stream(ofStripe: Int(stripe), region: Int(region)) == stream else {
             throw WireError(.foreignStripe, value: stripe, limit: UInt64(stream), offset: position)
         }
-        return Extent(region: RegionIndex(Int(region)), firstPage: PageIndex(Int(first)), pageCount: PageCount(Int(count)), encoding: encoding)
+        return Extent(
+            region: RegionIndex(Int(region)), firstPage: PageIndex(Int(first)), pageCount: PageCount(Int(count)), encoding: encoding)
     }
 }
 

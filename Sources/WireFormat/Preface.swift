@@ -46,7 +46,10 @@ public struct Preface: Equatable, Sendable {
     public var stream: UInt16
     public var session: SessionID
 
-    public init(role: ConnectionRole, stream: UInt16 = 0, session: SessionID = .none, lowestVersion: UInt16 = version, highestVersion: UInt16 = version) {
+    public init(
+        role: ConnectionRole, stream: UInt16 = 0, session: SessionID = .none, lowestVersion: UInt16 = version,
+        highestVersion: UInt16 = version
+    ) {
         self.role = role
         self.stream = stream
         self.session = session
@@ -68,11 +71,15 @@ public struct Preface: Equatable, Sendable {
 
     public static func decode(_ bytes: [UInt8]) throws(WireError) -> Preface {
         var reader = MessageReader(bytes)
-        guard try reader.read(raw: magic.count) == magic else { throw WireError(.badMagic, value: UInt64(bytes[0]), limit: UInt64(magic[0]), offset: 0) }
+        guard try reader.read(raw: magic.count) == magic else {
+            throw WireError(.badMagic, value: UInt64(bytes[0]), limit: UInt64(magic[0]), offset: 0)
+        }
         let lowest: UInt16 = try reader.read()
         let highest: UInt16 = try reader.read()
         let rawRole: UInt16 = try reader.read()
-        guard let role = ConnectionRole(rawValue: rawRole) else { throw WireError(.unknownKind, value: UInt64(rawRole), limit: 1, offset: 12) }
+        guard let role = ConnectionRole(rawValue: rawRole) else {
+            throw WireError(.unknownKind, value: UInt64(rawRole), limit: 1, offset: 12)
+        }
         let stream: UInt16 = try reader.read()
         guard stream < Limits.streams else { throw WireError(.tooMany, value: UInt64(stream), limit: UInt64(Limits.streams), offset: 14) }
         let session = SessionID(high: try reader.read(), low: try reader.read())

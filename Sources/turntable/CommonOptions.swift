@@ -8,7 +8,9 @@ import TurntableLinux
 let defaultPort: UInt16 = 4906
 
 struct RunDirectoryOption: ParsableArguments {
-    @Option(name: .customLong("run-dir"), help: ArgumentHelp("Where this host keeps track of its machines; also $TURNTABLE_RUN_DIR.", valueName: "directory"))
+    @Option(
+        name: .customLong("run-dir"),
+        help: ArgumentHelp("Where this host keeps track of its machines; also $TURNTABLE_RUN_DIR.", valueName: "directory"))
     var path: String = environmentValue("TURNTABLE_RUN_DIR") ?? "/run/turntable"
 
     var directory: RunDirectory { RunDirectory(path) }
@@ -44,7 +46,11 @@ struct TimeOption: ExpressibleByArgument {
 func reportingErrors(json: Bool = false, _ body: () throws -> Void) throws {
     do { try body() } catch let error as TurntableError {
         if json {
-            print(jsonLine(["event": .text("failed"), "kind": .text(error.kind.rawValue), "what": .text(error.what), "why": .text(error.why), "remedy": .text(error.remedy)]))
+            print(
+                jsonLine([
+                    "event": .text("failed"), "kind": .text(error.kind.rawValue), "what": .text(error.what), "why": .text(error.why),
+                    "remedy": .text(error.remedy),
+                ]))
         }
         FileHandle.standardError.write(Data("turntable: \(error)\n".utf8))
         throw ExitCode(error.kind.exitCode)
@@ -81,8 +87,12 @@ func ownExecutable() -> String {
 /// The library that is preloaded into QEMU: beside this program, in ../lib/turntable, or where $TURNTABLE_RAM_LIBRARY says.
 func preloadLibrary() throws(TurntableError) -> String {
     let own = URL(filePath: ownExecutable()).deletingLastPathComponent()
-    var places = [own.appending(path: "libturntable-ram.so").path, own.appending(path: "../lib/turntable/libturntable-ram.so").standardized.path]
+    var places = [
+        own.appending(path: "libturntable-ram.so").path, own.appending(path: "../lib/turntable/libturntable-ram.so").standardized.path,
+    ]
     if let named = environmentValue("TURNTABLE_RAM_LIBRARY") { places = [named] }
     if let found = places.first(where: { FileManager.default.fileExists(atPath: $0) }) { return found }
-    throw TurntableError(.unsupported, "looking for libturntable-ram.so", "it is not at \(places.joined(separator: " nor at "))", remedy: "build it with `make build`, or set TURNTABLE_RAM_LIBRARY")
+    throw TurntableError(
+        .unsupported, "looking for libturntable-ram.so", "it is not at \(places.joined(separator: " nor at "))",
+        remedy: "build it with `make build`, or set TURNTABLE_RAM_LIBRARY")
 }

@@ -22,7 +22,8 @@ struct DemoCommand: ParsableCommand {
         try reportingErrors {
             let script = "\(tree)/perf/demo"
             guard FileManager.default.isExecutableFile(atPath: script) else {
-                throw TurntableError(.usage, "looking for \(script)", "it is not there", remedy: "run this in the source tree, or name it with --tree")
+                throw TurntableError(
+                    .usage, "looking for \(script)", "it is not there", remedy: "run this in the source tree, or name it with --tree")
             }
             let child = try ChildProcess([script] + options, environment: ["TURNTABLE": ownExecutable()])
             let process = child.identifier

@@ -42,27 +42,40 @@ final class EventPrinter: Sendable {
             remember(members)
             showProgress(progress, members)
         case .round(let round):
-            let standstill = round.standstillMilliseconds > 0 ? ", stood still \(Nanoseconds.milliseconds(round.standstillMilliseconds)) for the dirty log" : ""
-            say(
-                ["event": .text("round"), "round": .object(round)],
-                "round \(round.round): \(round.pagesSent) pages, \(ByteCount(round.bytesOnWire)) in \(Nanoseconds.milliseconds(round.milliseconds)) at \(BitRate(bitsPerSecond: round.rateBitsPerSecond)); "
-                    + "\(round.pagesLeft) pages left, guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, predicted blackout \(Nanoseconds.milliseconds(round.predictedBlackoutMilliseconds))\(standstill)")
+            say(["event": .text("round"), "round": .object(round)], describe(round))
         }
     }
 
+    private func describe(_ round: RoundReport) -> String {
+        let standstill = round.standstillMilliseconds > 0 ? ", stood still \(time(round.standstillMilliseconds)) for the dirty log" : ""
+        let rate = BitRate(bitsPerSecond: round.rateBitsPerSecond)
+        return "round \(round.round): \(round.pagesSent) pages, \(ByteCount(round.bytesOnWire)) in \(time(round.milliseconds)) at \(rate); "
+            + "\(round.pagesLeft) pages left, guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, "
+            + "predicted blackout \(time(round.predictedBlackoutMilliseconds))\(standstill)"
+    }
+
+    private func time(_ milliseconds: Double) -> Nanoseconds { .milliseconds(milliseconds) }
+
     func completed(_ report: MigrationReport, to address: Address) {
         let blackout = report.blackout
-        func milliseconds(_ value: Double) -> String { Nanoseconds.milliseconds(value).description }
-        say(
-            ["event": .text("completed"), "report": .object(report)],
-            """
-            \(report.machine) \(report.isRunning ? "runs" : "is, paused as it was,") at \(address) (epoch \(report.epoch))
-              moved \(ByteCount(report.memoryBytes)) of memory in \(Nanoseconds.seconds(report.totalSeconds)): \(report.pagesSent) pages, \(ByteCount(report.bytesOnWire)) on the wire, \(report.rounds.count) rounds, bulk \(BitRate(bitsPerSecond: report.bulkRateBitsPerSecond)), round trip \(milliseconds(report.roundTripMilliseconds))
-              stood still \(milliseconds(blackout.totalMilliseconds)) of \(milliseconds(blackout.budgetMilliseconds)) allowed (predicted \(milliseconds(blackout.predictedMilliseconds))): pause \(milliseconds(blackout.pauseMilliseconds)), scan \(milliseconds(blackout.lastScanMilliseconds)), \(blackout.lastPages) last pages and \(ByteCount(blackout.deviceStateBytes)) of device state \(milliseconds(blackout.lastPagesMilliseconds)), one way \(milliseconds(blackout.oneWayMilliseconds)), arrival \(milliseconds(blackout.drainMilliseconds)), devices \(milliseconds(blackout.deviceLoadMilliseconds)), resume \(milliseconds(blackout.resumeMilliseconds))
-              streams: \(report.streams.joined(separator: "; "))
-            """)
+        let bulk = BitRate(bitsPerSecond: report.bulkRateBitsPerSecond)
+        let phases = [
+            "pause \(time(blackout.pauseMilliseconds))", "scan \(time(blackout.lastScanMilliseconds))",
+            "\(blackout.lastPages) last pages and \(ByteCount(blackout.deviceStateBytes)) of device state \(time(blackout.lastPagesMilliseconds))",
+            "one way \(time(blackout.oneWayMilliseconds))", "arrival \(time(blackout.drainMilliseconds))",
+            "devices \(time(blackout.deviceLoadMilliseconds))", "resume \(time(blackout.resumeMilliseconds))",
+        ]
+        let lines = [
+            "\(report.machine) \(report.isRunning ? "runs" : "is, paused as it was,") at \(address) (epoch \(report.epoch))",
+            "  moved \(ByteCount(report.memoryBytes)) of memory in \(Nanoseconds.seconds(report.totalSeconds)): \(report.pagesSent) pages, "
+                + "\(ByteCount(report.bytesOnWire)) on the wire, \(report.rounds.count) rounds, bulk \(bulk), round trip \(time(report.roundTripMilliseconds))",
+            "  stood still \(time(blackout.totalMilliseconds)) of \(time(blackout.budgetMilliseconds)) allowed "
+                + "(predicted \(time(blackout.predictedMilliseconds))): \(phases.joined(separator: ", "))",
+            "  streams: \(report.streams.joined(separator: "; "))",
+        ]
+        say(["event": .text("completed"), "report": .object(report)], lines.joined(separator: "\n"))
         if blackout.totalMilliseconds > blackout.budgetMilliseconds {
-            note("the budget of \(milliseconds(blackout.budgetMilliseconds)) was exceeded after the hand-off, when it could not be taken back")
+            note("the budget of \(time(blackout.budgetMilliseconds)) was exceeded after the hand-off, when it could not be taken back")
         }
     }
 
@@ -74,12 +87,17 @@ final class EventPrinter: Sendable {
 
     func received(_ outcome: TargetMigration.Outcome, from peer: String) {
         say(
-            ["event": .text("received"), "machine": .text(outcome.machine), "from": .text(peer), "epoch": .number(Double(outcome.epoch.value))],
+            [
+                "event": .text("received"), "machine": .text(outcome.machine), "from": .text(peer),
+                "epoch": .number(Double(outcome.epoch.value)),
+            ],
             "\(outcome.machine) from \(peer) \(outcome.isRunning ? "runs" : "is, paused as it was,") here (epoch \(outcome.epoch.value))")
     }
 
     func notReceived(_ error: TurntableError, from peer: String) {
-        say(["event": .text("notReceived"), "from": .text(peer), "kind": .text(error.kind.rawValue), "why": .text(error.description)], "nothing received from \(peer): \(error)")
+        say(
+            ["event": .text("notReceived"), "from": .text(peer), "kind": .text(error.kind.rawValue), "why": .text(error.description)],
+            "nothing received from \(peer): \(error)")
     }
 
     // MARK: - Output
@@ -95,7 +113,9 @@ final class EventPrinter: Sendable {
     }
 
     private func showProgress(_ progress: ProgressReport, _ members: [String: EventValue]) {
-        let predicted = progress.predictedBlackoutMilliseconds > 0 ? Nanoseconds.milliseconds(progress.predictedBlackoutMilliseconds).description : "not known yet"
+        let predicted =
+            progress.predictedBlackoutMilliseconds > 0
+            ? Nanoseconds.milliseconds(progress.predictedBlackoutMilliseconds).description : "not known yet"
         let text =
             "round \(progress.round)  \(progress.pagesLeft) pages left  dirty \(ByteCount(Int(progress.dirtyBytesPerSecond)))/s  "
             + "\(BitRate(bitsPerSecond: progress.rateBitsPerSecond))  blackout \(predicted)  \(Nanoseconds.seconds(progress.secondsLeft)) left"

@@ -18,16 +18,18 @@ struct ReceiveCommand: ParsableCommand {
             it with `turntable run --incoming` and name its monitor with --qmp. Received machines outlive this command.
 
             EXAMPLES
-              turntable receive --allow-path /srv/images
+              turntable receive --listen 10.5.0.2 --allow-path /srv/images
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
               turntable receive --once --qmp /run/turntable/web/qmp.sock
             """)
 
-    @Option(help: ArgumentHelp("Address to listen on.", valueName: "address:port"))
-    var listen = "0.0.0.0:\(defaultPort)"
+    @Option(help: ArgumentHelp("Address to listen on; give that of the line between the hosts. Nothing is encrypted yet.", valueName: "address:port"))
+    var listen = "127.0.0.1:\(defaultPort)"
     @Flag(help: "End after one machine, with its outcome as exit code.")
     var once = false
-    @Option(name: .customLong("allow-path"), help: ArgumentHelp("A directory that descriptions may name paths under; repeatable.", valueName: "directory"))
+    @Option(
+        name: .customLong("allow-path"),
+        help: ArgumentHelp("A directory that descriptions may name paths under; repeatable.", valueName: "directory"))
     var allowPaths: [String] = []
     @Option(name: .customLong("max-memory"), help: ArgumentHelp("The most memory a described machine may have.", valueName: "size"))
     var maximumMemory: ByteCountOption?
@@ -49,7 +51,8 @@ struct ReceiveCommand: ParsableCommand {
                 throw TurntableError(.usage, "receive", "one command or monitor serves one machine", remedy: "add --once")
             }
             let printer = EventPrinter(json: json)
-            let receiver = Receiver(host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()), printer: printer, once: once)
+            let receiver = Receiver(
+                host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()), printer: printer, once: once)
             Signals.onInterrupt { _ in receiver.interrupt() }
             // After the signals' thread, and before any machine is started.
             Signals.ignoreChildren()

@@ -33,12 +33,16 @@ struct RunCommand: ParsableCommand {
             let commandLine = try QEMUCommandLine(command)
             let name = name ?? commandLine.guestName ?? "vm-\(ProcessInfo.processInfo.processIdentifier)"
             let launcher = QEMULauncher(
-                directory: runDirectory.directory, name: name, epoch: Epoch(epoch), isIncoming: incoming, commandLine: commandLine, preload: try preloadLibrary(), lease: lease)
+                directory: runDirectory.directory, name: name, epoch: Epoch(epoch), isIncoming: incoming, commandLine: commandLine,
+                preload: try preloadLibrary(), lease: lease)
             let code = try launcher.run { record, dirtyLog in
                 // In the log of a machine that the receiver started, only what went wrong is of interest.
                 if lease != nil { return }
                 // What every migration of it will cost is worth knowing before the first.
-                let cost = dirtyLog == .softDirty ? "; its dirty log is soft-dirty, since this kernel has no PAGEMAP_SCAN: when it is moved it stands still for a moment in each round" : ""
+                let cost =
+                    dirtyLog == .softDirty
+                    ? "; its dirty log is soft-dirty, since this kernel has no PAGEMAP_SCAN: when it is moved it stands still for a moment in each round"
+                    : ""
                 FileHandle.standardError.write(Data("turntable: \(name) runs, process \(record.process)\(cost)\n".utf8))
             }
             if code != 0 { throw ExitCode(code) }

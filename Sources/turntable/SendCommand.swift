@@ -24,19 +24,33 @@ struct SendCommand: ParsableCommand {
     @Argument(help: "The machine, as `turntable status` lists it.") var machine: String
     @Argument(help: ArgumentHelp("Where `turntable receive` listens.", valueName: "host:port")) var target: String
     @Option(help: ArgumentHelp("The longest the machine may stand still.", valueName: "time")) var downtime = TimeOption(.milliseconds(300))
-    @Option(help: ArgumentHelp("The bandwidth to use, such as that of a reserved lightpath. Default: what the line gives.", valueName: "rate")) var rate: RateOption?
+    @Option(
+        help: ArgumentHelp("The bandwidth to use, such as that of a reserved lightpath. Default: what the line gives.", valueName: "rate"))
+    var rate: RateOption?
     @Option(help: ArgumentHelp("The line's round trip. Default: measured.", valueName: "time")) var rtt: TimeOption?
     @Option(help: ArgumentHelp("Data streams, 1 to \(Limits.streams).", valueName: "n")) var streams = 1
-    @Option(help: ArgumentHelp("Congestion control. Default: cubic, or bbr on a long line with no --rate.", valueName: "name")) var congestion: String?
-    @Option(name: .customLong("send-method"), help: ArgumentHelp("copied, spliced or zero-copy. Default: what costs least, measured.", valueName: "method")) var sendMethod: String?
-    @Option(name: .customLong("dirty-log"), help: ArgumentHelp("pagemap-scan (Linux 6.7) or soft-dirty (older; the machine stands still for a moment each round). Default: the first that this kernel has.", valueName: "method")) var dirtyLog: String?
+    @Option(help: ArgumentHelp("Congestion control. Default: cubic, or bbr on a long line with no --rate.", valueName: "name"))
+    var congestion: String?
+    @Option(
+        name: .customLong("send-method"),
+        help: ArgumentHelp("copied, spliced or zero-copy. Default: what costs least, measured.", valueName: "method")) var sendMethod:
+        String?
+    @Option(
+        name: .customLong("dirty-log"),
+        help: ArgumentHelp(
+            "pagemap-scan (Linux 6.7) or soft-dirty (older; the machine stands still for a moment each round). Default: the first that this kernel has.",
+            valueName: "method")) var dirtyLog: String?
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var runDirectory: RunDirectoryOption
 
     func run() throws {
         try reportingErrors(json: json) {
-            guard let address = Address(parsing: target, defaultPort: defaultPort) else { throw TurntableError(.usage, "the target \(target)", "it is no host:port") }
-            guard (1...Limits.streams).contains(streams) else { throw TurntableError(.usage, "--streams \(streams)", "it must be 1 to \(Limits.streams)") }
+            guard let address = Address(parsing: target, defaultPort: defaultPort) else {
+                throw TurntableError(.usage, "the target \(target)", "it is no host:port")
+            }
+            guard (1...Limits.streams).contains(streams) else {
+                throw TurntableError(.usage, "--streams \(streams)", "it must be 1 to \(Limits.streams)")
+            }
             var line = LineOptions()
             line.rate = rate?.value
             line.roundTrip = rtt?.value
@@ -44,12 +58,14 @@ struct SendCommand: ParsableCommand {
             line.congestionControl = congestion
             if let sendMethod {
                 guard let method = SendMethod(rawValue: sendMethod) else {
-                    throw TurntableError(.usage, "--send-method \(sendMethod)", "it must be \(SendMethod.allCases.map(\.rawValue).joined(separator: ", "))")
+                    throw TurntableError(
+                        .usage, "--send-method \(sendMethod)", "it must be \(SendMethod.allCases.map(\.rawValue).joined(separator: ", "))")
                 }
                 line.sendMethod = method
             }
             if let dirtyLog, DirtyLogMethod(rawValue: dirtyLog) == nil {
-                throw TurntableError(.usage, "--dirty-log \(dirtyLog)", "it must be \(DirtyLogMethod.allCases.map(\.rawValue).joined(separator: ", "))")
+                throw TurntableError(
+                    .usage, "--dirty-log \(dirtyLog)", "it must be \(DirtyLogMethod.allCases.map(\.rawValue).joined(separator: ", "))")
             }
             var options = MigrationOptions()
             options.streams = streams
@@ -61,10 +77,14 @@ struct SendCommand: ParsableCommand {
             // Before anything is asked of its monitor, which has one user at a time.
             let path = runDirectory.directory.migrationSocket(of: machine)
             if (try? MigrationDoor.ask("status", at: path)) != nil {
-                throw TurntableError(.refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
+                throw TurntableError(
+                    .refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
             }
-            let source = try QEMUSourceMachine(machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
-            let migration = SourceMigration(machine: source, transport: TCPSourceTransport(address: address, options: line), options: options) { printer.source($0) }
+            let source = try QEMUSourceMachine(
+                machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
+            let migration = SourceMigration(
+                machine: source, transport: TCPSourceTransport(address: address, options: line), options: options
+            ) { printer.source($0) }
             Signals.onInterrupt { _ in
                 if !migration.cancel() { printer.note("too late to cancel: the right to run was handed off") }
             }

@@ -25,7 +25,11 @@ struct StatusCommand: ParsableCommand {
         let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
         let state = !record.isAlive ? "dead" : migration != nil ? "migrating" : record.isIncoming ? "incoming" : "here"
         if json {
-            print(jsonLine(["machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)), "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? "")]))
+            print(
+                jsonLine([
+                    "machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)),
+                    "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? ""),
+                ]))
         } else {
             print("\(record.name)  \(state)  process \(record.process)  epoch \(record.epoch.value)\(migration.map { "  \($0)" } ?? "")")
         }
@@ -35,7 +39,9 @@ struct StatusCommand: ParsableCommand {
 struct CancelCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel", abstract: "Stop a migration before its hand-off; the machine runs on here.",
-        discussion: "Ends with 0 if the migration was stopped, with 8 if the right to run was handed off already.\n\nEXAMPLES\n  turntable cancel web")
+        discussion:
+            "Ends with 0 if the migration was stopped, with 8 if the right to run was handed off already.\n\nEXAMPLES\n  turntable cancel web"
+    )
 
     @Argument(help: "The machine.") var machine: String
     @OptionGroup var runDirectory: RunDirectoryOption
@@ -48,7 +54,9 @@ struct CancelCommand: ParsableCommand {
                 throw TurntableError(.usage, "cancelling the migration of \(machine)", "it is not being moved from here")
             }
             guard answer == "cancelled" else {
-                throw TurntableError(.relinquished, "cancelling the migration of \(machine)", "the right to run was handed off already", remedy: "look at the target")
+                throw TurntableError(
+                    .relinquished, "cancelling the migration of \(machine)", "the right to run was handed off already",
+                    remedy: "look at the target")
             }
             print("\(machine): cancelled, it runs on here")
         }

@@ -10,7 +10,7 @@ struct Turntable: ParsableCommand {
             On the host that it shall move to, `turntable receive` waits. `turntable send` moves it, while it runs.
 
             EXAMPLES
-              On the target:   turntable receive --allow-path /srv/images
+              On the target:   turntable receive --listen 10.5.0.2 --allow-path /srv/images
               On the source:   turntable run --name web -- qemu-system-x86_64 -m 2G -drive file=/srv/images/web.img,format=raw
                                turntable send web target.example:4906 --downtime 300ms --rate 1gbit
               Meanwhile:       turntable status web

@@ -1,5 +1,5 @@
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import Transport
 internal import TurntableCore
 internal import TurntableLinux
@@ -12,7 +12,8 @@ internal import WireFormat
     @Test(arguments: LineKind.all, [UInt64(1), 2])
     func pagesArriveByteExactAtTheirPlace(_ kind: LineKind, seed: UInt64) throws {
         var generator = SeededGenerator(seed: seed)
-        let source = try TestMemory(pages: Self.regionPages), target = try TestMemory(pages: Self.regionPages), expected = try TestMemory(pages: Self.regionPages)
+        let source = try TestMemory(pages: Self.regionPages), target = try TestMemory(pages: Self.regionPages),
+            expected = try TestMemory(pages: Self.regionPages)
         source.fillAll(with: &generator)
         // The target is full of something else: what is not sent stays, what is zero is cleared.
         var noise = SeededGenerator(seed: seed + 1000), again = SeededGenerator(seed: seed + 1000)
@@ -28,24 +29,28 @@ internal import WireFormat
             frames.append(plan)
             for extent in plan.joined() {
                 for page in extent.firstPage.value..<extent.firstPage.value + extent.pageCount.value {
-                    if extent.encoding == .zero { expected.clear(page, extent.region.value) } else {
-                        expected.mutableAddress(page, extent.region.value).copyMemory(from: source.mutableAddress(page, extent.region.value), byteCount: pageBytes)
+                    if extent.encoding == .zero {
+                        expected.clear(page, extent.region.value)
+                    } else {
+                        expected.mutableAddress(page, extent.region.value).copyMemory(
+                            from: source.mutableAddress(page, extent.region.value), byteCount: pageBytes)
                     }
                 }
             }
             let (sender, receiver) = (session.senders[stream], session.receivers[stream])
             threads.append(Background { () throws(TurntableError) in try receiver.receive(plan.count, into: sink) })
-            threads.append(Background { () throws(TurntableError) in
-                let draft = FrameDraft(limits: sender.limits)
-                for extents in plan {
-                    for extent in extents { precondition(draft.append(extent)) }
-                    draft.round = UInt32(draft.sequence * 3)
-                    try sender.send(draft)
-                    draft.startNext()
-                }
-                try sender.flush()
-                return []
-            })
+            threads.append(
+                Background { () throws(TurntableError) in
+                    let draft = FrameDraft(limits: sender.limits)
+                    for extents in plan {
+                        for extent in extents { precondition(draft.append(extent)) }
+                        draft.round = UInt32(draft.sequence * 3)
+                        try sender.send(draft)
+                        draft.startNext()
+                    }
+                    try sender.flush()
+                    return []
+                })
         }
         for (index, thread) in threads.enumerated() {
             let headers = try thread.value()
@@ -77,9 +82,14 @@ internal import WireFormat
             for _ in 0..<Int.random(in: 1...20, using: &generator) {
                 let (region, pages) = stripes.randomElement(using: &generator)!
                 let first = Int.random(in: pages, using: &generator)
-                let chosen = extent(region, first, Int.random(in: 1...pages.upperBound - first, using: &generator), Bool.random(using: &generator) ? .raw : .zero)
+                let chosen = extent(
+                    region, first, Int.random(in: 1...pages.upperBound - first, using: &generator),
+                    Bool.random(using: &generator) ? .raw : .zero)
                 // Within a frame no page comes twice; frames go one after the other.
-                let overlaps = extents.contains { $0.region == chosen.region && $0.firstPage < chosen.firstPage + chosen.pageCount && chosen.firstPage < $0.firstPage + $0.pageCount }
+                let overlaps = extents.contains {
+                    $0.region == chosen.region && $0.firstPage < chosen.firstPage + chosen.pageCount
+                        && chosen.firstPage < $0.firstPage + $0.pageCount
+                }
                 if overlaps || payload + chosen.payloadBytes > Limits.framePayloadBytes { continue }
                 payload += chosen.payloadBytes
                 extents.append(chosen)
@@ -99,19 +109,20 @@ internal import WireFormat
         for stream in 0..<kind.streams {
             let (sender, receiver) = (session.senders[stream], session.receivers[stream])
             threads.append(Background { () throws(TurntableError) in try receiver.receive(versions, into: sink) })
-            threads.append(Background { () throws(TurntableError) in
-                var generator = SeededGenerator(seed: UInt64(stream))
-                let draft = FrameDraft(limits: sender.limits)
-                for version in 0..<versions {
-                    // Alternately one page and all of its neighbours, so that both small and large frames are sent.
-                    for page in 0..<(version % 2 == 0 ? 64 : 1) { source.fill(stream * 256 + page, 0, with: &generator) }
-                    precondition(draft.append(extent(0, stream * 256, version % 2 == 0 ? 64 : 1)))
-                    try sender.send(draft)
-                    draft.startNext()
-                }
-                try sender.flush()
-                return []
-            })
+            threads.append(
+                Background { () throws(TurntableError) in
+                    var generator = SeededGenerator(seed: UInt64(stream))
+                    let draft = FrameDraft(limits: sender.limits)
+                    for version in 0..<versions {
+                        // Alternately one page and all of its neighbours, so that both small and large frames are sent.
+                        for page in 0..<(version % 2 == 0 ? 64 : 1) { source.fill(stream * 256 + page, 0, with: &generator) }
+                        precondition(draft.append(extent(0, stream * 256, version % 2 == 0 ? 64 : 1)))
+                        try sender.send(draft)
+                        draft.startNext()
+                    }
+                    try sender.flush()
+                    return []
+                })
         }
         for thread in threads { _ = try thread.value() }
         #expect(target.differences(from: source) == [])
@@ -189,7 +200,8 @@ internal import WireFormat
             epoch: Epoch(7), machine: "naïve", streams: 4, regions: [.init(name: "ram", bytes: 1 << 30)],
             populations: [.init(region: 0, firstStripe: 1, stripeCount: 2)], description: generator.bytes(Limits.descriptionBytes))
         let toTarget: [ControlMessage] = [
-            .offer(offer), .ping(.max), .handoff(Handoff(epoch: Epoch(7), session: session.session, frames: [1, 2], deviceStateBytes: 3)), .abort("no"),
+            .offer(offer), .ping(.max), .handoff(Handoff(epoch: Epoch(7), session: session.session, frames: [1, 2], deviceStateBytes: 3)),
+            .abort("no"),
         ]
         let toSource: [ControlMessage] = [
             .welcome(Welcome(version: 1, session: session.session, maximumStreams: 16)), .offered(Epoch(7)), .pong(0),
@@ -211,12 +223,16 @@ internal import WireFormat
         let session = try Session(kind.make(), streams: 0, pages: TestMemory(pages: [1]))
         let threads = (0..<4).map { thread in
             Background { () throws(TurntableError) in
-                for count in 0..<200 { try session.sourceControl.send(.abort("\(thread):\(count):" + String(repeating: "\(thread)", count: 3000))) }
+                for count in 0..<200 {
+                    try session.sourceControl.send(.abort("\(thread):\(count):" + String(repeating: "\(thread)", count: 3000)))
+                }
             }
         }
         var next = [0, 0, 0, 0]
         for _ in 0..<800 {
-            guard case .abort(let text)? = try session.targetControl.receive(within: .seconds(5)) else { throw Unexpected("a message was lost") }
+            guard case .abort(let text)? = try session.targetControl.receive(within: .seconds(5)) else {
+                throw Unexpected("a message was lost")
+            }
             let fields = text.split(separator: ":")
             let thread = try #require(Int(fields[0]))
             #expect(Int(fields[1]) == next[thread] && fields[2] == String(repeating: "\(thread)", count: 3000))

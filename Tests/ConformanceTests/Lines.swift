@@ -1,7 +1,7 @@
 internal import CTurntableLinux
 internal import Glibc
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import Transport
 internal import TransportTCP
 internal import TurntableCore
@@ -18,13 +18,17 @@ struct LineKind: Sendable, CustomTestStringConvertible {
         [1, 4].map { streams in LineKind(testDescription: "loopback, \(streams) streams", streams: streams) { LoopbackLine() } }
         + [1, 4].flatMap { streams in
             SendMethod.allCases.map { method in
-                LineKind(testDescription: "tcp \(method.rawValue), \(streams) streams", streams: streams) { try TCPLine(method, streams: streams) }
+                LineKind(testDescription: "tcp \(method.rawValue), \(streams) streams", streams: streams) {
+                    try TCPLine(method, streams: streams)
+                }
             }
         }
         + [LineKind(testDescription: "tcp, sending as it finds best", streams: 2) { try TCPLine(nil, streams: 2) }]
 
     /// Where the way of sending does not matter.
-    static let receiving: [LineKind] = all.filter { $0.streams == 1 && !$0.testDescription.contains("spliced") && !$0.testDescription.contains("zero") }
+    static let receiving: [LineKind] = all.filter {
+        $0.streams == 1 && !$0.testDescription.contains("spliced") && !$0.testDescription.contains("zero")
+    }
 }
 
 /// Two ends of a transport, and what a stranger can do to them.
@@ -65,7 +69,10 @@ final class RawLoopback: RawConnection {
     init(_ connection: LoopbackConnection) { self.connection = connection }
     func write(_ bytes: [UInt8]) throws { try connection.write(bytes) }
     func read(_ count: Int) throws -> [UInt8] { try connection.read(count, within: .seconds(10)) }
-    func isEnded() -> Bool { failure { () throws(TurntableError) in try connection.read(1, within: .seconds(5)) }.map { !$0.why.contains("nothing came") } ?? false }
+    func isEnded() -> Bool {
+        failure { () throws(TurntableError) in try connection.read(1, within: .seconds(5)) }.map { !$0.why.contains("nothing came") }
+            ?? false
+    }
     func close() { connection.shutDown() }
 }
 
@@ -88,18 +95,27 @@ final class TCPLine: Line {
     }
 
     func stranger() throws -> any RawConnection {
-        RawTCP(try Socket.connect(to: Address(host: "127.0.0.1", port: listening.port), within: .seconds(5)) { (_: borrowing Descriptor) throws(TurntableError) in })
+        RawTCP(
+            try Socket.connect(to: Address(host: "127.0.0.1", port: listening.port), within: .seconds(5)) {
+                (_: borrowing Descriptor) throws(TurntableError) in
+            })
     }
 
     func sourceOfDeafTarget() throws -> (any SourceTransport, accept: @Sendable () throws -> any RawConnection) {
-        let listener = SmallListener(try Socket.listen(on: Self.anyPort) { (socket: borrowing Descriptor) throws(TurntableError) in
-            try checked(tt_set_receive_buffer(socket.rawValue, 64 << 10), "sizing a small buffer")
-        })
+        let listener = SmallListener(
+            try Socket.listen(on: Self.anyPort) { (socket: borrowing Descriptor) throws(TurntableError) in
+                try checked(tt_set_receive_buffer(socket.rawValue, 64 << 10), "sizing a small buffer")
+            })
         let source = TCPSourceTransport(address: Address(host: "127.0.0.1", port: Socket.localPort(listener.socket)), options: options)
-        return (source, accept: {
-            guard let socket = try Socket.accept(listener.socket, within: .seconds(5)) else { throw TurntableError(.line, "accepting", "nobody came") }
-            return RawTCP(socket)
-        })
+        return (
+            source,
+            accept: {
+                guard let socket = try Socket.accept(listener.socket, within: .seconds(5)) else {
+                    throw TurntableError(.line, "accepting", "nobody came")
+                }
+                return RawTCP(socket)
+            }
+        )
     }
 
     private final class SmallListener: Sendable {

@@ -14,12 +14,16 @@ struct Session {
 
     init(_ line: any Line, streams: Int, pages: any PageSource) throws {
         sourceControl = try line.source.connectControl()
-        guard case .control(let control, _, _)? = try line.target.accept(within: .seconds(5)) else { throw Unexpected("no control stream came") }
+        guard case .control(let control, _, _)? = try line.target.accept(within: .seconds(5)) else {
+            throw Unexpected("no control stream came")
+        }
         targetControl = control
         var arrived: [Int: any FrameReceiver] = [:]
         for index in 0..<streams { senders.append(try line.source.connectStream(index, session: session, pages: pages)) }
         for _ in 0..<streams {
-            guard case .data(let receiver, let preface)? = try line.target.accept(within: .seconds(5)) else { throw Unexpected("no data stream came") }
+            guard case .data(let receiver, let preface)? = try line.target.accept(within: .seconds(5)) else {
+                throw Unexpected("no data stream came")
+            }
             guard preface.session == session, arrived[Int(preface.stream)] == nil else { throw Unexpected("a foreign data stream") }
             arrived[Int(preface.stream)] = receiver
         }
@@ -74,7 +78,8 @@ extension FrameReceiver {
 
 /// A frame as bytes, made by hand.
 func frameBytes(_ extents: [Extent], payload: [UInt8], sequence: UInt64 = 0, kind: FrameKind = .pages, offset: UInt64 = 0) -> [UInt8] {
-    let header = FrameHeader(kind: kind, extentCount: extents.count, sequence: sequence, payloadBytes: payload.count, round: 0, offset: offset)
+    let header = FrameHeader(
+        kind: kind, extentCount: extents.count, sequence: sequence, payloadBytes: payload.count, round: 0, offset: offset)
     var head = [UInt8](repeating: 0, count: FrameHeader.bytes + extents.count * Extent.bytes)
     head.withUnsafeMutableBytes { buffer in
         var output = MutableRawSpan(_unsafeBytes: buffer)

@@ -1,5 +1,5 @@
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import Transport
 internal import TurntableCore
 internal import TurntableLinux
@@ -47,7 +47,9 @@ internal import WireFormat
         let receiving = Background { () throws(TurntableError) in try receiver.receive(1, into: sink) }
         #expect(receiving.outcome(within: .milliseconds(200)) == nil)
         receiver.shutDown()
-        guard case .failure(let error)? = receiving.outcome(within: Self.promptly) else { throw Unexpected("the receiver is still blocked") }
+        guard case .failure(let error)? = receiving.outcome(within: Self.promptly) else {
+            throw Unexpected("the receiver is still blocked")
+        }
         #expect([.cancelled, .line].contains(error.kind), "\(error)")
     }
 
@@ -77,7 +79,12 @@ internal import WireFormat
 
     /// Each is a whole frame, wrong in one way.
     static let wrongFrames: [(String, [UInt8])] = [
-        ("noise", { var generator = SeededGenerator(seed: 8); return generator.bytes(4096) }()),
+        (
+            "noise",
+            {
+                var generator = SeededGenerator(seed: 8); return generator.bytes(4096)
+            }()
+        ),
         ("wrong number", frameBytes([extent(0, 0, 1)], payload: [UInt8](repeating: 1, count: 4096), sequence: 1)),
         ("outside the region", frameBytes([extent(0, 255, 2)], payload: [UInt8](repeating: 1, count: 8192))),
         ("no such region", frameBytes([extent(1, 0, 1)], payload: [UInt8](repeating: 1, count: 4096))),
@@ -106,10 +113,15 @@ internal import WireFormat
     @Test(arguments: LineKind.receiving)
     func nonsenseOnTheControlStreamIsAProtocolError(_ kind: LineKind) throws {
         let line = try kind.make()
-        for bytes: [UInt8] in [Array("GET / HTTP/1.1\r\n\r\n".utf8), [255, 255, 255, 255, 1, 0, 0, 0], [8, 0, 0, 0, 5, 0, 1, 0] + [UInt8](repeating: 0, count: 8)] {
+        for bytes: [UInt8] in [
+            Array("GET / HTTP/1.1\r\n\r\n".utf8), [255, 255, 255, 255, 1, 0, 0, 0],
+            [8, 0, 0, 0, 5, 0, 1, 0] + [UInt8](repeating: 0, count: 8),
+        ] {
             let stranger = try line.stranger()
             try stranger.write(Preface(role: .control).encoded() + bytes)
-            guard case .control(let control, _, _)? = try line.target.accept(within: .seconds(5)) else { throw Unexpected("no control stream came") }
+            guard case .control(let control, _, _)? = try line.target.accept(within: .seconds(5)) else {
+                throw Unexpected("no control stream came")
+            }
             #expect(failure { () throws(TurntableError) in try control.receive(within: .seconds(5)) }?.kind == .protocol)
         }
     }
@@ -121,7 +133,10 @@ internal import WireFormat
         let session = try Session(line, streams: 1, pages: memory)
         var wrongRole = Preface(role: .data).encoded()
         wrongRole[12] = 9
-        let greetings: [[UInt8]] = [Array("GET /index.html HTTP/1.1\r\nHost: example\r\n\r\n".utf8), wrongRole, Array(Preface(role: .control).encoded().dropFirst() + [0])]
+        let greetings: [[UInt8]] = [
+            Array("GET /index.html HTTP/1.1\r\nHost: example\r\n\r\n".utf8), wrongRole,
+            Array(Preface(role: .control).encoded().dropFirst() + [0]),
+        ]
         let strangers = try greetings.map { greeting in
             let stranger = try line.stranger()
             try stranger.write(greeting)

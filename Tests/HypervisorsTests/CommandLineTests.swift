@@ -1,16 +1,21 @@
-@testable import Hypervisors
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import TurntableCore
+
+@testable import Hypervisors
 
 /// The RAM of an operator's command line ends up in our files, and nothing else of it changes.
 struct CommandLineTests {
-    private func parse(_ line: String) throws(TurntableError) -> QEMUCommandLine { try QEMUCommandLine(["qemu"] + line.split(separator: " ").map(String.init)) }
+    private func parse(_ line: String) throws(TurntableError) -> QEMUCommandLine {
+        try QEMUCommandLine(["qemu"] + line.split(separator: " ").map(String.init))
+    }
 
-    @Test(arguments: [
-        ("", 128 << 20), ("-m 512", 512 << 20), ("-m 512M", 512 << 20), ("-m 2G", 2 << 30), ("-m size=1G", 1 << 30), ("-m size=256,slots=2,maxmem=4G", 256 << 20),
-        ("-m 1G,slots=4,maxmem=8G", 1 << 30), ("--m 64M", 64 << 20), ("-m 1G -m 2G", 2 << 30), ("-append -m -m 32M", 32 << 20),
-    ] as [(String, Int)])
+    @Test(
+        arguments: [
+            ("", 128 << 20), ("-m 512", 512 << 20), ("-m 512M", 512 << 20), ("-m 2G", 2 << 30), ("-m size=1G", 1 << 30),
+            ("-m size=256,slots=2,maxmem=4G", 256 << 20),
+            ("-m 1G,slots=4,maxmem=8G", 1 << 30), ("--m 64M", 64 << 20), ("-m 1G -m 2G", 2 << 30), ("-append -m -m 32M", 32 << 20),
+        ] as [(String, Int)])
     func mainMemoryIsWhatDashMSays(line: String, bytes: Int) throws {
         let commandLine = try parse(line)
         #expect(commandLine.regions.map(\.bytes) == [bytes])
@@ -21,11 +26,14 @@ struct CommandLineTests {
     func whatIsNoSizeIsRefused(line: String) { #expect(failure { () throws(TurntableError) in try parse(line) }?.kind == .usage) }
 
     @Test func mainMemoryIsAdded() throws {
-        let rewritten = try parse("-m 1G -S").rewritten(descriptors: [QEMUCommandLine.mainMemoryName: 9], monitor: "/run/a,b/qmp.sock", incoming: false)
-        #expect(rewritten == [
-            "qemu", "-m", "1G", "-S", "-object", "memory-backend-file,id=turntable.ram,size=1073741824,mem-path=/proc/self/fd/9,share=on",
-            "-machine", "memory-backend=turntable.ram", "-qmp", "unix:/run/a,,b/qmp.sock,server=on,wait=off",
-        ])
+        let rewritten = try parse("-m 1G -S").rewritten(
+            descriptors: [QEMUCommandLine.mainMemoryName: 9], monitor: "/run/a,b/qmp.sock", incoming: false)
+        #expect(
+            rewritten == [
+                "qemu", "-m", "1G", "-S", "-object",
+                "memory-backend-file,id=turntable.ram,size=1073741824,mem-path=/proc/self/fd/9,share=on",
+                "-machine", "memory-backend=turntable.ram", "-qmp", "unix:/run/a,,b/qmp.sock,server=on,wait=off",
+            ])
     }
 
     @Test func anIncomingMachineWaits() throws {
@@ -34,7 +42,9 @@ struct CommandLineTests {
     }
 
     @Test func existingBackendsAreRewrittenWhereTheyStand() throws {
-        let line = try parse("-m 2G -object memory-backend-memfd,id=a,size=1G,share=off,prealloc=on -object iothread,id=t -object memory-backend-file,id=b,size=1G,mem-path=/x,hugetlb=on,host-nodes=0-1 -numa node,memdev=a -numa node,memdev=b")
+        let line = try parse(
+            "-m 2G -object memory-backend-memfd,id=a,size=1G,share=off,prealloc=on -object iothread,id=t -object memory-backend-file,id=b,size=1G,mem-path=/x,hugetlb=on,host-nodes=0-1 -numa node,memdev=a -numa node,memdev=b"
+        )
         #expect(line.regions.map(\.name) == ["a", "b"])
         let rewritten = line.rewritten(descriptors: ["a": 5, "b": 6], monitor: "/m", incoming: false)
         #expect(rewritten[4] == "memory-backend-file,id=a,size=1073741824,mem-path=/proc/self/fd/5,share=on,prealloc=on")
@@ -49,11 +59,15 @@ struct CommandLineTests {
         #expect(line.regions.map(\.name) == [QEMUCommandLine.mainMemoryName, "dimm"])
     }
 
-    @Test(arguments: [
-        ("hugetlb=on", 2 << 20), ("hugetlb=off", 0), ("hugetlbsize=1G,hugetlb=on", 1 << 30), ("hugetlb=on,hugetlbsize=1G", 1 << 30), ("share=on", 0),
-    ] as [(String, Int)])
+    @Test(
+        arguments: [
+            ("hugetlb=on", 2 << 20), ("hugetlb=off", 0), ("hugetlbsize=1G,hugetlb=on", 1 << 30), ("hugetlb=on,hugetlbsize=1G", 1 << 30),
+            ("share=on", 0),
+        ] as [(String, Int)])
     func hugePagesAreKept(properties: String, bytes: Int) throws {
-        #expect(try parse("-object memory-backend-memfd,id=a,size=2G,\(properties) -machine memory-backend=a").regions.first?.hugePageBytes == bytes)
+        #expect(
+            try parse("-object memory-backend-memfd,id=a,size=2G,\(properties) -machine memory-backend=a").regions.first?.hugePageBytes
+                == bytes)
     }
 
     /// A doubled comma is a comma of the value's, in what is read and in what is written.
@@ -66,11 +80,16 @@ struct CommandLineTests {
     }
 
     @Test(arguments: [
-        "-mem-path /x", "-mem-prealloc", "-incoming defer", "-daemonize", "--daemonize", "-device vfio-pci,host=1", "-device driver=vfio-pci,host=1",
-        "-device {\"driver\":\"vfio-pci\"}", "-drive file=x,cache=none", "-drive file=x,cache.direct=on", "-drive file=x,aio=native", "-drive file=x,cache=directsync", "-blockdev driver=file,filename=x,cache.direct=on",
-        "-blockdev driver=raw,file.driver=file,file.aio=io_uring,file.filename=x", "-blockdev {\"driver\":\"file\",\"cache\":{\"direct\":true}}",
-        "-object memory-backend-epc,id=a,size=1M", "-object {\"qom-type\":\"memory-backend-ram\"}", "-object memory-backend-ram,size=1M", "-object memory-backend-ram,id=a",
-        "-object memory-backend-ram,id=a,size=1000", "-object memory-backend-ram,id=a,size=1M -object memory-backend-ram,id=a,size=1M", "-object memory-backend-memfd,id=a,size=2M,hugetlbsize=3M",
+        "-mem-path /x", "-mem-prealloc", "-incoming defer", "-daemonize", "--daemonize", "-device vfio-pci,host=1",
+        "-device driver=vfio-pci,host=1",
+        "-device {\"driver\":\"vfio-pci\"}", "-drive file=x,cache=none", "-drive file=x,cache.direct=on", "-drive file=x,aio=native",
+        "-drive file=x,cache=directsync", "-blockdev driver=file,filename=x,cache.direct=on",
+        "-blockdev driver=raw,file.driver=file,file.aio=io_uring,file.filename=x",
+        "-blockdev {\"driver\":\"file\",\"cache\":{\"direct\":true}}",
+        "-object memory-backend-epc,id=a,size=1M", "-object {\"qom-type\":\"memory-backend-ram\"}", "-object memory-backend-ram,size=1M",
+        "-object memory-backend-ram,id=a",
+        "-object memory-backend-ram,id=a,size=1000", "-object memory-backend-ram,id=a,size=1M -object memory-backend-ram,id=a,size=1M",
+        "-object memory-backend-memfd,id=a,size=2M,hugetlbsize=3M",
     ])
     func whatCannotBeTrackedIsRefused(line: String) { #expect(failure { () throws(TurntableError) in try parse(line) }?.kind == .usage) }
 
@@ -86,8 +105,15 @@ struct CommandLineTests {
 
 struct RunDirectoryTests {
     @Test(arguments: ["a", "web-1", "db_2.example", String(repeating: "x", count: 64), "9", "log"])
-    func namesThatCanBeDirectories(name: String) { #expect(failure { () throws(TurntableError) in try RunDirectory.check(name: name) } == nil) }
+    func namesThatCanBeDirectories(name: String) {
+        #expect(failure { () throws(TurntableError) in try RunDirectory.check(name: name) } == nil)
+    }
 
-    @Test(arguments: ["", ".", "..", ".hidden", "a/b", "../a", "a b", "ä", "a\0", "a\n", String(repeating: "x", count: 65), "*", "~", "web.log", "-\u{301}"])
-    func namesThatCannot(name: String) { #expect(failure { () throws(TurntableError) in try RunDirectory.check(name: name) }?.kind == .usage) }
+    @Test(arguments: [
+        "", ".", "..", ".hidden", "a/b", "../a", "a b", "ä", "a\0", "a\n", String(repeating: "x", count: 65), "*", "~", "web.log",
+        "-\u{301}",
+    ])
+    func namesThatCannot(name: String) {
+        #expect(failure { () throws(TurntableError) in try RunDirectory.check(name: name) }?.kind == .usage)
+    }
 }

@@ -1,7 +1,8 @@
-@testable import MigrationEngine
 internal import Testing
 internal import TurntableCore
 internal import WireFormat
+
+@testable import MigrationEngine
 
 /// When to pause: arithmetic on figures that can be checked by hand.
 struct ConvergenceTests {
@@ -27,10 +28,14 @@ struct ConvergenceTests {
     }
 
     @Test func aDeadLineIsPredictedAsForever() {
-        let prediction = BlackoutPrediction(pagesLeft: PageCount(1), unsent: ByteCount(0), line: LineEstimate(oneWay: .zero, rate: BitRate(bitsPerSecond: 0)), device: device)
+        let prediction = BlackoutPrediction(
+            pagesLeft: PageCount(1), unsent: ByteCount(0), line: LineEstimate(oneWay: .zero, rate: BitRate(bitsPerSecond: 0)),
+            device: device)
         #expect(prediction.total == .forever)
         var convergence = Convergence(budget: .seconds(1))
-        #expect(convergence.decide(after: RoundOutcome(pagesLeft: PageCount(1), elapsed: .seconds(1)), prediction: prediction, line: line) == .anotherRound)
+        #expect(
+            convergence.decide(after: RoundOutcome(pagesLeft: PageCount(1), elapsed: .seconds(1)), prediction: prediction, line: line)
+                == .anotherRound)
     }
 
     @Test func itPausesWhenWhatIsLeftFits() {
@@ -77,7 +82,9 @@ struct ConvergenceTests {
         for _ in 0...Convergence.patience { decisions.append(decide(&convergence, left: 10_000)) }
         #expect(decisions.dropLast().allSatisfy { $0 == .anotherRound })
         guard case .refuse(let why)? = decisions.last else { Issue.record("not refused"); return }
-        for figure in ["does not converge", "39.1 MiB left after round 5", "39.1 MiB/s", "budget 50.0 ms"] { #expect(why.contains(figure), "\(why)") }
+        for figure in ["does not converge", "39.1 MiB left after round 5", "39.1 MiB/s", "budget 50.0 ms"] {
+            #expect(why.contains(figure), "\(why)")
+        }
     }
 
     @Test func aSmallGainIsNoGain() {

@@ -70,7 +70,9 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         switch generator.next() % 8 {
         case 0: memory.clear(page, region)
         case 1: memory.fill(page, region, with: &generator)
-        default: memory.mutableAddress(page, region).storeBytes(of: generator.next(), toByteOffset: Int(generator.next() % 512) * 8, as: UInt64.self)
+        default:
+            memory.mutableAddress(page, region).storeBytes(
+                of: generator.next(), toByteOffset: Int(generator.next() % 512) * 8, as: UInt64.self)
         }
         // After the write: a mark that was taken meanwhile is set again.
         log.mark(page, region)

@@ -1,6 +1,6 @@
 internal import MigrationEngine
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import Transport
 internal import TurntableCore
 internal import TurntableLinux

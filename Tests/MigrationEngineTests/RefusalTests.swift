@@ -1,6 +1,6 @@
 internal import MigrationEngine
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import Transport
 internal import TurntableCore
 internal import TurntableLinux
@@ -24,7 +24,9 @@ internal import WireFormat
         let (sent, received) = stage.run()
         let error = try #require(sent.error)
         #expect(error.kind == .refused)
-        for figure in ["below what the line and the devices alone take", "65.1 ms", "budget 40.0 ms"] { #expect(error.why.contains(figure), "\(error)") }
+        for figure in ["below what the pause, the line and the devices alone take", "65.1 ms", "budget 40.0 ms"] {
+            #expect(error.why.contains(figure), "\(error)")
+        }
         #expect(stage.source.pauses == 0)
         expectUnharmed(stage)
         // The target is told why.
@@ -68,7 +70,9 @@ internal import WireFormat
 
     @Test func aTargetWhoseHypervisorDiesSaysSo() throws {
         let stage = try Stage(rate: BitRate(bitsPerSecond: 100e6))
-        stage.host.whenAsked = { () throws(TurntableError) in throw TurntableError(.hypervisor, "looking at the machine", "its process is gone") }
+        stage.host.whenAsked = { () throws(TurntableError) in
+            throw TurntableError(.hypervisor, "looking at the machine", "its process is gone")
+        }
         let error = try #require(stage.run().source.error)
         #expect(error.kind == .refused && error.why.contains("its process is gone"), "\(error)")
         expectUnharmed(stage)
@@ -107,7 +111,13 @@ internal import WireFormat
         case .copying:
             let isFirst = Monitor(true)
             stage.whenReported = { event, stage in
-                if case .round = event, isFirst.update({ isFirst in defer { isFirst = false }; return isFirst }) { body(stage) }
+                if case .round = event,
+                    isFirst.update({ isFirst in
+                        defer { isFirst = false }; return isFirst
+                    })
+                {
+                    body(stage)
+                }
             }
         case .paused: stage.source.whenPaused = { [unowned stage] in body(stage) }
         case .saving: stage.source.whenSaving = { [unowned stage] () throws(TurntableError) in body(stage) }

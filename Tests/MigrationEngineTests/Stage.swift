@@ -47,7 +47,9 @@ final class Stage: @unchecked Sendable {
         let serving = Background { [self] () throws(TurntableError) in
             while !isOver.read({ $0 }) { try serve() }
         }
-        let migration = SourceMigration(machine: source, transport: StagedTransport(self), options: options) { [self] in whenReported($0, self) }
+        let migration = SourceMigration(machine: source, transport: StagedTransport(self), options: options) { [self] in
+            whenReported($0, self)
+        }
         migrations.update { $0.source = migration }
         let outcome: Result<MigrationReport, TurntableError>
         do throws(TurntableError) { outcome = .success(try migration.run()) } catch { outcome = .failure(error) }
@@ -67,7 +69,8 @@ final class Stage: @unchecked Sendable {
     private func serve() throws(TurntableError) {
         switch try loopback.accept(within: .milliseconds(20)) {
         case .control(let control, _, _)?:
-            let channel = StagedChannel(control, send: { [self] in hear("T", fromTarget($0)) }, receive: { [self] in toTarget($0) }, after: { _ in })
+            let channel = StagedChannel(
+                control, send: { [self] in hear("T", fromTarget($0)) }, receive: { [self] in toTarget($0) }, after: { _ in })
             controls.update { $0.target = control }
             let target = TargetMigration(control: channel, host: host, waits: options.waits) { _ in }
             migrations.update { $0.target = target }
@@ -100,7 +103,8 @@ final class Stage: @unchecked Sendable {
             let control = try stage.loopback.connectControl()
             stage.controls.update { $0.source = control }
             return StagedChannel(
-                control, send: { stage.hear("S", stage.fromSource($0)) }, receive: { stage.toSource($0) }, after: { stage.afterSource($0, stage) })
+                control, send: { stage.hear("S", stage.fromSource($0)) }, receive: { stage.toSource($0) },
+                after: { stage.afterSource($0, stage) })
         }
         func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
             let sender = try stage.loopback.connectStream(index, session: session, pages: pages)

@@ -18,8 +18,12 @@ public final class TestMemory: PageSource, PageSink, @unchecked Sendable {
         files = try regions.map { Owner(try MemoryFile.create(name: $0.name, bytes: $0.pages.bytes.value)) }
     }
 
-    public func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer { UnsafeRawPointer(files[region.value].file.base + page.byteOffset) }
-    public func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer { files[region.value].file.base + page.byteOffset }
+    public func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer {
+        UnsafeRawPointer(files[region.value].file.base + page.byteOffset)
+    }
+    public func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer {
+        files[region.value].file.base + page.byteOffset
+    }
     public func file(of region: RegionIndex) -> Int32? { files[region.value].file.descriptor.rawValue }
 
     public func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
@@ -45,7 +49,9 @@ public final class TestMemory: PageSource, PageSink, @unchecked Sendable {
 
     public func clear(_ page: Int, _ region: Int) { memset(mutableAddress(page, region), 0, pageBytes) }
 
-    public func bytes(_ page: Int, _ region: Int) -> [UInt8] { Array(UnsafeRawBufferPointer(start: mutableAddress(page, region), count: pageBytes)) }
+    public func bytes(_ page: Int, _ region: Int) -> [UInt8] {
+        Array(UnsafeRawBufferPointer(start: mutableAddress(page, region), count: pageBytes))
+    }
 
     /// The pages that differ, as `region:page`; the first few.
     public func differences(from other: TestMemory) -> [String] {

@@ -16,8 +16,12 @@ struct TidyTests {
         directories.flatMap { directory -> [Source] in
             let names = FileManager.default.enumerator(atPath: "\(root)/\(directory)")?.compactMap { $0 as? String } ?? []
             return names.sorted().compactMap { name in
-                guard extensions.contains((name as NSString).pathExtension), !name.contains(".build/"), !name.contains(".cache/") else { return nil }
-                return (try? String(contentsOfFile: "\(root)/\(directory)/\(name)", encoding: .utf8)).map { Source(path: "\(directory)/\(name)", text: $0) }
+                guard extensions.contains((name as NSString).pathExtension), !name.contains(".build/"), !name.contains(".cache/") else {
+                    return nil
+                }
+                return (try? String(contentsOfFile: "\(root)/\(directory)/\(name)", encoding: .utf8)).map {
+                    Source(path: "\(directory)/\(name)", text: $0)
+                }
             }
         }
     }
@@ -46,7 +50,8 @@ struct TidyTests {
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux"],
         "ControlShim": ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"],
         "turntable": [
-            "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine", "Hypervisors", "ControlShim", "CTurntableLinux",
+            "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
+            "Hypervisors", "ControlShim", "CTurntableLinux",
         ],
     ]
     static let ours = Set(mayImport.keys).union(["CTurntableLinux", "CTurntableVerbs", "TestSupport"])
@@ -67,7 +72,9 @@ struct TidyTests {
     private func imports(of file: Source) -> [String] {
         file.lines.compactMap { line in
             let words = line.split(separator: " ")
-            guard let at = words.firstIndex(of: "import"), at <= 2, words.prefix(at).allSatisfy({ ["public", "internal", "package", "private", "@testable", "@preconcurrency"].contains($0) }) else { return nil }
+            guard let at = words.firstIndex(of: "import"), at <= 2,
+                words.prefix(at).allSatisfy({ ["public", "internal", "package", "private", "@testable", "@preconcurrency"].contains($0) })
+            else { return nil }
             return words[at + 1].split(separator: ".").first.map(String.init)
         }
     }
@@ -75,9 +82,12 @@ struct TidyTests {
     /// A misspelt upcoming feature passes silently.
     @Test func featureFlagsExist() throws {
         let known: Set<String> = [
-            "ConciseMagicFile", "ForwardTrailingClosures", "StrictConcurrency", "ImplicitOpenExistentials", "BareSlashRegexLiterals", "ExistentialAny", "ImportObjcForwardDeclarations",
-            "DisableOutwardActorInference", "InternalImportsByDefault", "IsolatedDefaultValues", "GlobalConcurrency", "InferSendableFromCaptures", "RegionBasedIsolation",
-            "DynamicActorIsolation", "GlobalActorIsolatedTypesUsability", "MemberImportVisibility", "NonisolatedNonsendingByDefault", "InferIsolatedConformances", "NonfrozenEnumExhaustivity",
+            "ConciseMagicFile", "ForwardTrailingClosures", "StrictConcurrency", "ImplicitOpenExistentials", "BareSlashRegexLiterals",
+            "ExistentialAny", "ImportObjcForwardDeclarations",
+            "DisableOutwardActorInference", "InternalImportsByDefault", "IsolatedDefaultValues", "GlobalConcurrency",
+            "InferSendableFromCaptures", "RegionBasedIsolation",
+            "DynamicActorIsolation", "GlobalActorIsolatedTypesUsability", "MemberImportVisibility", "NonisolatedNonsendingByDefault",
+            "InferIsolatedConformances", "NonfrozenEnumExhaustivity",
             "DeprecateApplicationMain",
         ]
         let manifest = try String(contentsOfFile: "\(Self.root)/Package.swift", encoding: .utf8)
@@ -88,22 +98,21 @@ struct TidyTests {
 
     // MARK: - Texts
 
-    static let mostColumns = 220
+    static let mostColumns = 160
     /// Tables of cases are easier to read one to a line.
     static let mostColumnsInTests = 260
     static let mostLines = 400
-    /// The one state machine that is easier to follow in one piece.
-    static let longFiles = ["Sources/MigrationEngine/SourceMigration.swift": 600]
     static let mostFunctionLines = 80
 
     @Test func filesAndLinesStayShort() {
         for file in Self.swift + Self.tests + Self.shims {
-            let most = Self.longFiles[file.path] ?? Self.mostLines
+            let most = Self.mostLines
             #expect(file.lines.count <= most, "\(file.path) has \(file.lines.count) lines")
             let columns = file.path.hasPrefix("Tests/") ? Self.mostColumnsInTests : Self.mostColumns
-            // Lines of output are written as they are printed.
-            for (number, line) in file.lines.enumerated() where line.count > columns && file.path != "Sources/turntable/EventPrinter.swift" { Issue.record("\(file.path):\(number + 1) has \(line.count) columns") }
-            for (number, line) in file.lines.enumerated() where line.hasSuffix(" ") || line.contains("\t") && !file.path.hasPrefix("CShims") {
+            for (number, line) in file.lines.enumerated() where line.count > columns
+            { Issue.record("\(file.path):\(number + 1) has \(line.count) columns") }
+            for (number, line) in file.lines.enumerated() where line.hasSuffix(" ") || line.contains("\t") && !file.path.hasPrefix("CShims")
+            {
                 Issue.record("\(file.path):\(number + 1) ends in a space or holds a tab")
             }
         }
@@ -138,15 +147,20 @@ struct TidyTests {
     /// The engine speaks through events and errors; only commands print.
     @Test func onlyCommandsPrint() {
         for file in Self.swift where file.path.hasPrefix("Sources/") && !file.path.hasPrefix("Sources/turntable/") {
-            for (number, line) in file.lines.enumerated() where line.contains(" print(") { Issue.record("\(file.path):\(number + 1) prints") }
+            for (number, line) in file.lines.enumerated() where line.contains(" print(") {
+                Issue.record("\(file.path):\(number + 1) prints")
+            }
         }
     }
 
     /// Where memory is handled by address. A new file here is a decision, not an accident.
     static let mayBeUnsafe: Set<String> = [
-        "MigrationEngine/Arrival.swift", "MigrationEngine/HypervisorAdapter.swift", "MigrationEngine/StripeSender.swift", "MigrationEngine/TargetMigration.swift",
-        "Hypervisors/QEMU/QEMUMemory.swift", "Hypervisors/QEMU/QEMUTargetMachine.swift", "Hypervisors/QEMU/QMP.swift", "Hypervisors/QEMU/QEMUSourceMachine.swift",
-        "Transport/Loopback.swift", "Transport/LoopbackStreams.swift", "TransportTCP/TCPFrameReceiver.swift", "TransportTCP/TCPFrameSender.swift", "TransportTCP/TCPSourceTransport.swift", "TransportTCP/Vectors.swift",
+        "MigrationEngine/Arrival.swift", "MigrationEngine/HypervisorAdapter.swift", "MigrationEngine/StripeSender.swift",
+        "MigrationEngine/TargetMigration.swift",
+        "Hypervisors/QEMU/QEMUMemory.swift", "Hypervisors/QEMU/QEMUTargetMachine.swift", "Hypervisors/QEMU/QMP.swift",
+        "Hypervisors/QEMU/QEMUSourceMachine.swift",
+        "Transport/Loopback.swift", "Transport/LoopbackStreams.swift", "TransportTCP/TCPFrameReceiver.swift",
+        "TransportTCP/TCPFrameSender.swift", "TransportTCP/TCPSourceTransport.swift", "TransportTCP/Vectors.swift",
         "TurntableCore/PageBitmap.swift", "WireFormat/LittleEndian.swift",
     ]
     static let mayBeUnsafeThroughout = ["TurntableLinux", "TransportVerbs", "BlockDelta"]
@@ -154,8 +168,12 @@ struct TidyTests {
     @Test func unsafeCodeStaysInFewFiles() {
         for file in Self.swift where file.path.hasPrefix("Sources/") {
             let path = file.path.dropFirst("Sources/".count)
-            guard !Self.mayBeUnsafe.contains(String(path)), !Self.mayBeUnsafeThroughout.contains(String(path.prefix { $0 != "/" })) else { continue }
-            for (number, line) in file.lines.enumerated() where isCode(line, containing: "unsafe ") { Issue.record("\(file.path):\(number + 1) is unsafe") }
+            guard !Self.mayBeUnsafe.contains(String(path)), !Self.mayBeUnsafeThroughout.contains(String(path.prefix { $0 != "/" })) else {
+                continue
+            }
+            for (number, line) in file.lines.enumerated() where isCode(line, containing: "unsafe ") {
+                Issue.record("\(file.path):\(number + 1) is unsafe")
+            }
         }
     }
 
@@ -167,11 +185,14 @@ struct TidyTests {
 
     /// One prefix for what the shims export, so that a call to C is seen as one.
     @Test func shimsHaveOnePrefix() throws {
-        let declaration = try NSRegularExpression(pattern: #"^(?:extern )?(?:unsigned |const |struct |enum )*[a-z_0-9]+ \**([a-z_0-9A-Z]+)\("#)
+        let declaration = try NSRegularExpression(
+            pattern: #"^(?:extern )?(?:unsigned |const |struct |enum )*[a-z_0-9]+ \**([a-z_0-9A-Z]+)\("#)
         for file in Self.shims where file.path.hasPrefix("CShims/CTurntableLinux/include/") {
             for (number, line) in file.lines.enumerated() {
                 let text = String(line)
-                guard let match = declaration.firstMatch(in: text, range: NSRange(text.startIndex..., in: text)), let name = Range(match.range(at: 1), in: text) else { continue }
+                guard let match = declaration.firstMatch(in: text, range: NSRange(text.startIndex..., in: text)),
+                    let name = Range(match.range(at: 1), in: text)
+                else { continue }
                 #expect(text[name].hasPrefix("tt_"), "\(file.path):\(number + 1) declares \(text[name])")
             }
         }
@@ -186,7 +207,9 @@ struct TidyTests {
                     // A whole path from the root: what precedes it is no part of a path.
                     guard let found = line.range(of: place) else { continue }
                     let before = found.lowerBound == line.startIndex ? " " : line[line.index(before: found.lowerBound)]
-                    if !before.isLetter, !before.isNumber, !"}.-_~".contains(before) { Issue.record("\(file.path):\(number + 1) has \(place)") }
+                    if !before.isLetter, !before.isNumber, !"}.-_~".contains(before) {
+                        Issue.record("\(file.path):\(number + 1) has \(place)")
+                    }
                 }
             }
         }

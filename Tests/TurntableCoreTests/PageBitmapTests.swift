@@ -1,5 +1,5 @@
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import TurntableCore
 
 /// Against a set of page numbers, which is slow and cannot be wrong.
@@ -51,7 +51,10 @@ struct PageBitmapTests {
     /// Positions near the edges of words come as often as any other.
     private func randomRange(_ pages: Int, _ generator: inout SeededGenerator, longest: Int = 1000) -> Range<Int> {
         func position(_ generator: inout SeededGenerator) -> Int {
-            let value = generator.next() % 2 == 0 ? Int.random(in: 0...pages, using: &generator) : Int.random(in: 0...pages / 64, using: &generator) * 64 + Int.random(in: -1...1, using: &generator)
+            let value =
+                generator.next() % 2 == 0
+                ? Int.random(in: 0...pages, using: &generator)
+                : Int.random(in: 0...pages / 64, using: &generator) * 64 + Int.random(in: -1...1, using: &generator)
             return min(max(value, 0), pages)
         }
         let ends = [position(&generator), position(&generator)].sorted()

@@ -1,6 +1,7 @@
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import TurntableCore
+
 @testable import WireFormat
 
 struct ControlMessageTests {
@@ -16,30 +17,33 @@ struct ControlMessageTests {
     /// The format must not drift: these bytes are the protocol.
     @Test func aHandoffIsTheseBytes() {
         let handoff = Handoff(
-            epoch: Epoch(0x0102030405060708), session: SessionID(high: 0x1112131415161718, low: 0x2122232425262728), frames: [3, 0x0100], deviceStateBytes: 0x31_3233)
-        #expect(ControlMessage.handoff(handoff).encoded() == [
-            52, 0, 0, 0, 7, 0, 0, 0,
-            8, 7, 6, 5, 4, 3, 2, 1,
-            0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21,
-            2, 0, 0, 0,
-            3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
-            0x33, 0x32, 0x31, 0, 0, 0, 0, 0,
-        ])
+            epoch: Epoch(0x0102030405060708), session: SessionID(high: 0x1112131415161718, low: 0x2122232425262728), frames: [3, 0x0100],
+            deviceStateBytes: 0x31_3233)
+        #expect(
+            ControlMessage.handoff(handoff).encoded() == [
+                52, 0, 0, 0, 7, 0, 0, 0,
+                8, 7, 6, 5, 4, 3, 2, 1,
+                0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21,
+                2, 0, 0, 0,
+                3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
+                0x33, 0x32, 0x31, 0, 0, 0, 0, 0,
+            ])
     }
 
     @Test func anOfferIsTheseBytes() {
         let offer = Offer(
             epoch: Epoch(2), machine: "é", streams: 4, regions: [.init(name: "r", bytes: 0x10_0000)],
             populations: [.init(region: 0, firstStripe: 0, stripeCount: 1)], description: [9, 8])
-        #expect(ControlMessage.offer(offer).encoded() == [
-            53, 0, 0, 0, 2, 0, 0, 0,
-            2, 0, 0, 0, 0, 0, 0, 0,
-            2, 0, 0, 0, 0xc3, 0xa9,
-            4, 0,
-            1, 0, 0, 0, 1, 0, 0, 0, 0x72, 0, 0, 0x10, 0, 0, 0, 0, 0,
-            1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
-            2, 0, 0, 0, 9, 8,
-        ])
+        #expect(
+            ControlMessage.offer(offer).encoded() == [
+                53, 0, 0, 0, 2, 0, 0, 0,
+                2, 0, 0, 0, 0, 0, 0, 0,
+                2, 0, 0, 0, 0xc3, 0xa9,
+                4, 0,
+                1, 0, 0, 0, 1, 0, 0, 0, 0x72, 0, 0, 0x10, 0, 0, 0, 0, 0,
+                1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+                2, 0, 0, 0, 9, 8,
+            ])
     }
 
     @Test func kindsKeepTheirNumbers() {
@@ -54,10 +58,13 @@ struct ControlMessageTests {
             let bytes = message.encoded()
             let body = Array(bytes.dropFirst(ControlMessage.headerBytes))
             for count in 0..<ControlMessage.headerBytes {
-                #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(Array(bytes.prefix(count))) }?.reason == .truncated)
+                #expect(
+                    wireError { () throws(WireError) in try ControlMessage.decodeHeader(Array(bytes.prefix(count))) }?.reason == .truncated)
             }
             for count in stride(from: 0, to: body.count, by: body.count > 2000 ? 7 : 1) {
-                let error = wireError { () throws(WireError) in try ControlMessage.decode(type: UInt16(bytes[4]), body: Array(body.prefix(count))) }
+                let error = wireError { () throws(WireError) in
+                    try ControlMessage.decode(type: UInt16(bytes[4]), body: Array(body.prefix(count)))
+                }
                 #expect(error?.reason == .truncated, "seed \(seed), \(count) bytes of \(message)")
             }
             let longer = wireError { () throws(WireError) in try ControlMessage.decode(type: UInt16(bytes[4]), body: body + [0]) }
@@ -97,35 +104,62 @@ struct ControlMessageTests {
         let header: [UInt8] = [8, 0, 0, 0, 5, 0, 0, 0]
         let most = UInt32(Limits.controlBodyBytes)
         #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(most, at: 0)) } == nil)
-        #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(most + 1, at: 0)) } == WireError(.tooLong, value: UInt64(most) + 1, limit: UInt64(most), offset: 0))
+        #expect(
+            wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(most + 1, at: 0)) }
+                == WireError(.tooLong, value: UInt64(most) + 1, limit: UInt64(most), offset: 0))
         for kind in [UInt16(0), 10, .max] {
             #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(kind, at: 4)) }?.reason == .unknownKind)
             #expect(wireError { () throws(WireError) in try ControlMessage.decode(type: kind, body: []) }?.reason == .unknownKind)
         }
-        #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(UInt16(1), at: 6)) } == WireError(.reservedNotZero, value: 1, limit: 0, offset: 6))
+        #expect(
+            wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(UInt16(1), at: 6)) }
+                == WireError(.reservedNotZero, value: 1, limit: 0, offset: 6))
         #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header + [0]) }?.reason == .trailingBytes)
     }
 
     @Test func whatIsAtTheLimitPassesAndOneMoreDoesNot() {
         let cases: [(WireError.Reason, good: ControlMessage, bad: ControlMessage)] = [
-            (.tooLong, offer { $0.machine = String(repeating: "x", count: Limits.nameBytes) }, offer { $0.machine = String(repeating: "x", count: Limits.nameBytes + 1) }),
-            (.tooLong, offer { $0.regions[0].name = String(repeating: "x", count: Limits.nameBytes) }, offer { $0.regions[0].name = String(repeating: "x", count: Limits.nameBytes + 1) }),
+            (
+                .tooLong, offer { $0.machine = String(repeating: "x", count: Limits.nameBytes) },
+                offer { $0.machine = String(repeating: "x", count: Limits.nameBytes + 1) }
+            ),
+            (
+                .tooLong, offer { $0.regions[0].name = String(repeating: "x", count: Limits.nameBytes) },
+                offer { $0.regions[0].name = String(repeating: "x", count: Limits.nameBytes + 1) }
+            ),
             (.tooMany, offer { $0.streams = UInt16(Limits.streams) }, offer { $0.streams = UInt16(Limits.streams) + 1 }),
             (.tooMany, offer { $0.streams = 1 }, offer { $0.streams = 0 }),
-            (.tooLong, offer { $0.regions = Array(repeating: $0.regions[0], count: Limits.regions) }, offer { $0.regions = Array(repeating: $0.regions[0], count: Limits.regions + 1) }),
-            (.tooLong, offer { $0.regions[0].bytes = UInt64(Limits.regionPages) << 12 }, offer { $0.regions[0].bytes = (UInt64(Limits.regionPages) + 1) << 12 }),
+            (
+                .tooLong, offer { $0.regions = Array(repeating: $0.regions[0], count: Limits.regions) },
+                offer { $0.regions = Array(repeating: $0.regions[0], count: Limits.regions + 1) }
+            ),
+            (
+                .tooLong, offer { $0.regions[0].bytes = UInt64(Limits.regionPages) << 12 },
+                offer { $0.regions[0].bytes = (UInt64(Limits.regionPages) + 1) << 12 }
+            ),
             (.tooLong, offer { $0.regions[0].bytes = 257 << 12 }, offer { $0.regions[0].bytes = 0 }),
             (.tooLong, offer { $0.regions[0].bytes = 257 << 12 }, offer { $0.regions[0].bytes = (257 << 12) + 1 }),
-            (.tooLong, offer { $0.populations = Array(repeating: $0.populations[0], count: Offer.maximumPopulations) },
-                offer { $0.populations = Array(repeating: $0.populations[0], count: Offer.maximumPopulations + 1) }),
+            (
+                .tooLong, offer { $0.populations = Array(repeating: $0.populations[0], count: Offer.maximumPopulations) },
+                offer { $0.populations = Array(repeating: $0.populations[0], count: Offer.maximumPopulations + 1) }
+            ),
             (.badRegion, offer { $0.populations[0].region = 0 }, offer { $0.populations[0].region = 1 }),
             (.outsideMemory, offer { $0.populations[0].stripeCount = 1 }, offer { $0.populations[0].stripeCount = 2 }),
             (.outsideMemory, offer { $0.populations[0].firstStripe = 0 }, offer { $0.populations[0].firstStripe = .max }),
-            (.tooLong, offer { $0.description = [UInt8](repeating: 0, count: Limits.descriptionBytes) }, offer { $0.description = [UInt8](repeating: 0, count: Limits.descriptionBytes + 1) }),
-            (.tooLong, .handoff(Handoff(epoch: Epoch(1), session: .none, frames: Array(repeating: 0, count: Limits.streams), deviceStateBytes: 0)),
-                .handoff(Handoff(epoch: Epoch(1), session: .none, frames: Array(repeating: 0, count: Limits.streams + 1), deviceStateBytes: 0))),
-            (.tooLong, .handoff(Handoff(epoch: Epoch(1), session: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes))),
-                .handoff(Handoff(epoch: Epoch(1), session: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes) + 1))),
+            (
+                .tooLong, offer { $0.description = [UInt8](repeating: 0, count: Limits.descriptionBytes) },
+                offer { $0.description = [UInt8](repeating: 0, count: Limits.descriptionBytes + 1) }
+            ),
+            (
+                .tooLong,
+                .handoff(Handoff(epoch: Epoch(1), session: .none, frames: Array(repeating: 0, count: Limits.streams), deviceStateBytes: 0)),
+                .handoff(
+                    Handoff(epoch: Epoch(1), session: .none, frames: Array(repeating: 0, count: Limits.streams + 1), deviceStateBytes: 0))
+            ),
+            (
+                .tooLong, .handoff(Handoff(epoch: Epoch(1), session: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes))),
+                .handoff(Handoff(epoch: Epoch(1), session: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes) + 1))
+            ),
         ]
         for (index, (reason, good, bad)) in cases.enumerated() {
             #expect(error(good) == nil, "case \(index)")
@@ -137,13 +171,17 @@ struct ControlMessageTests {
     @Test(arguments: [UInt32(Limits.reasonBytes) + 1, .max])
     func aReasonThatClaimsToBeLongIsRefusedUnread(length: UInt32) {
         let body = [UInt8](repeating: 0, count: 12).with(length, at: 8)
-        #expect(wireError { () throws(WireError) in try ControlMessage.decode(type: 4, body: body) } == WireError(.tooLong, value: UInt64(length), limit: UInt64(Limits.reasonBytes), offset: 8))
+        #expect(
+            wireError { () throws(WireError) in try ControlMessage.decode(type: 4, body: body) }
+                == WireError(.tooLong, value: UInt64(length), limit: UInt64(Limits.reasonBytes), offset: 8))
     }
 
     @Test(arguments: [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xc0, 0x80], [0x61, 0x80]] as [[UInt8]])
     func textThatIsNoUTF8IsRefused(bytes: [UInt8]) {
         let body = [UInt8](repeating: 0, count: 4).with(UInt32(bytes.count), at: 0) + bytes
-        #expect(wireError { () throws(WireError) in try ControlMessage.decode(type: 9, body: body) } == WireError(.badText, value: 0, limit: 0, offset: 0))
+        #expect(
+            wireError { () throws(WireError) in try ControlMessage.decode(type: 9, body: body) }
+                == WireError(.badText, value: 0, limit: 0, offset: 0))
     }
 
     /// Our own reasons are cut to the limit at a character's end.

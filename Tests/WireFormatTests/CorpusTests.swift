@@ -1,12 +1,14 @@
 internal import Foundation
 internal import Testing
 internal import TurntableCore
+
 @testable import WireFormat
 
 /// The fuzzer's corpus, without the fuzzer: each input gives a value or a typed error, and a value is written as it was read.
 struct CorpusTests {
     private func corpus(_ target: String) throws -> [(name: String, bytes: [UInt8])] {
-        let directory = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../perf/fuzz/corpus/\(target)").standardizedFileURL.path
+        let directory = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../perf/fuzz/corpus/\(target)")
+            .standardizedFileURL.path
         let names = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
         #expect(names.count >= 5)
         return try names.map { ($0, Array(try Data(contentsOf: URL(filePath: "\(directory)/\($0)")))) }
@@ -27,7 +29,8 @@ struct CorpusTests {
         for (name, bytes) in try corpus("Control") {
             var rest = bytes[...]
             while rest.count >= 8, let (length, type) = try? ControlMessage.decodeHeader(Array(rest.prefix(8))),
-                let message = try? ControlMessage.decode(type: type, body: Array(rest.dropFirst(8).prefix(length))) {
+                let message = try? ControlMessage.decode(type: type, body: Array(rest.dropFirst(8).prefix(length)))
+            {
                 kinds.insert(type)
                 #expect(message.encoded() == Array(rest.prefix(8 + length)), "\(name)")
                 rest = rest.dropFirst(8 + length)
@@ -47,7 +50,9 @@ struct CorpusTests {
                 #expect(WireFormatTests.bytes(of: header) == Array(bytes[position..<position + FrameHeader.bytes]), "\(name)")
                 position += FrameHeader.bytes
                 for _ in 0..<header.extentCount {
-                    for stream in 0..<3 where (try? Extent.decode(bytes.span.bytes, at: position, layout: layout, stream: stream)) != nil { extents += 1 }
+                    for stream in 0..<3 where (try? Extent.decode(bytes.span.bytes, at: position, layout: layout, stream: stream)) != nil {
+                        extents += 1
+                    }
                     position += Extent.bytes
                 }
                 sequence += 1

@@ -1,6 +1,7 @@
-internal import Testing
 internal import TestSupport
+internal import Testing
 internal import TurntableCore
+
 @testable import WireFormat
 
 struct FrameTests {
@@ -8,7 +9,8 @@ struct FrameTests {
         let kind = [FrameKind.pages, .deviceState, .warmUp].randomElement(using: &generator)!
         let payload = Int.random(in: 0...Limits.framePayloadBytes, using: &generator)
         return FrameHeader(
-            kind: kind, extentCount: kind == .pages ? Int.random(in: 1...Limits.frameExtents, using: &generator) : 0, sequence: generator.number(),
+            kind: kind, extentCount: kind == .pages ? Int.random(in: 1...Limits.frameExtents, using: &generator) : 0,
+            sequence: generator.number(),
             payloadBytes: payload, round: generator.number(),
             offset: kind == .deviceState ? UInt64.random(in: 0...UInt64(Limits.deviceStateBytes - payload), using: &generator) : 0)
     }
@@ -25,7 +27,9 @@ struct FrameTests {
     @Test(arguments: UInt64(0)..<20, [1, 3, Limits.streams])
     func everyExtentComesBackAsItWas(seed: UInt64, streams: Int) throws {
         var generator = SeededGenerator(seed: seed)
-        let regionPages = (0..<Int.random(in: 1...Limits.regions, using: &generator)).map { _ in Int.random(in: 1...Limits.regionPages, using: &generator) }
+        let regionPages = (0..<Int.random(in: 1...Limits.regions, using: &generator)).map { _ in
+            Int.random(in: 1...Limits.regionPages, using: &generator)
+        }
         let layout = MemoryLayoutTable(regionPages: regionPages, streams: streams)
         for _ in 0..<100 {
             let region = Int.random(in: regionPages.indices, using: &generator)
@@ -33,7 +37,8 @@ struct FrameTests {
             let stripe = first / Limits.stripePages
             let extent = Extent(
                 region: RegionIndex(region), firstPage: PageIndex(first),
-                pageCount: PageCount(Int.random(in: 1...min((stripe + 1) * Limits.stripePages, regionPages[region]) - first, using: &generator)),
+                pageCount: PageCount(
+                    Int.random(in: 1...min((stripe + 1) * Limits.stripePages, regionPages[region]) - first, using: &generator)),
                 encoding: Bool.random(using: &generator) ? .raw : .zero)
             for stream in 0..<streams {
                 let result = wireError { () throws(WireError) in try decodeExtent(bytes(of: extent), layout, stream: stream) }
@@ -45,23 +50,33 @@ struct FrameTests {
 
     /// The format must not drift: these bytes are the protocol.
     @Test func aPageFramesHeadIsTheseBytes() {
-        let header = FrameHeader(kind: .pages, extentCount: 0x0102 - 2, sequence: 0x1112131415161718, payloadBytes: 0x10_0000, round: 0x21222324)
-        #expect(bytes(of: header) == [
-            0x54, 0x54, 0x46, 0x31, 1, 0, 0, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0, 0, 0x10, 0, 0x24, 0x23, 0x22, 0x21, 0, 0, 0, 0, 0, 0, 0, 0,
-        ])
-        let extent = Extent(region: RegionIndex(0x0304), firstPage: PageIndex(0x0807060504030201), pageCount: PageCount(0x01020304), encoding: .zero)
+        let header = FrameHeader(
+            kind: .pages, extentCount: 0x0102 - 2, sequence: 0x1112131415161718, payloadBytes: 0x10_0000, round: 0x21222324)
+        #expect(
+            bytes(of: header) == [
+                0x54, 0x54, 0x46, 0x31, 1, 0, 0, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0, 0, 0x10, 0, 0x24, 0x23, 0x22, 0x21,
+                0, 0, 0, 0, 0, 0, 0, 0,
+            ])
+        let extent = Extent(
+            region: RegionIndex(0x0304), firstPage: PageIndex(0x0807060504030201), pageCount: PageCount(0x01020304), encoding: .zero)
         #expect(bytes(of: extent) == [1, 2, 3, 4, 5, 6, 7, 8, 4, 3, 2, 1, 4, 3, 1, 0])
         let state = FrameHeader(kind: .deviceState, extentCount: 0, sequence: 1, payloadBytes: 5, round: 0, offset: 0x0201)
-        #expect(bytes(of: state) == [0x54, 0x54, 0x46, 0x31, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0])
+        #expect(
+            bytes(of: state) == [
+                0x54, 0x54, 0x46, 0x31, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0,
+            ])
     }
 
     @Test func headersKeepToTheirBounds() {
         let good = bytes(of: FrameHeader(kind: .pages, extentCount: 1, sequence: 7, payloadBytes: 4096, round: 0))
-        let state = bytes(of: FrameHeader(kind: .deviceState, extentCount: 0, sequence: 7, payloadBytes: 1, round: 0, offset: UInt64(Limits.deviceStateBytes) - 1))
+        let state = bytes(
+            of: FrameHeader(
+                kind: .deviceState, extentCount: 0, sequence: 7, payloadBytes: 1, round: 0, offset: UInt64(Limits.deviceStateBytes) - 1))
         let warmUp = bytes(of: FrameHeader(kind: .warmUp, extentCount: 0, sequence: 7, payloadBytes: Limits.framePayloadBytes, round: 0))
         for bytes in [good, state, warmUp] { #expect(wireError { () throws(WireError) in try decodeHeader(bytes, expecting: 7) } == nil) }
         let extents = UInt16(Limits.frameExtents), payload = UInt32(Limits.framePayloadBytes)
-        #expect(wireError { () throws(WireError) in try decodeHeader(good.with(extents, at: 6).with(payload, at: 16), expecting: 7) } == nil)
+        #expect(
+            wireError { () throws(WireError) in try decodeHeader(good.with(extents, at: 6).with(payload, at: 16), expecting: 7) } == nil)
         let cases: [(WireError.Reason, Int, [UInt8])] = [
             (.badMagic, 0, good.with(UInt32(0x3246_5454), at: 0)),
             (.unknownKind, 4, good.with(UInt8(0), at: 4)),
@@ -91,7 +106,9 @@ struct FrameTests {
     @Test func extentsKeepToTheMachinesMemory() {
         let layout = MemoryLayoutTable(regionPages: [1000, 256], streams: 1)
         func extent(_ region: Int, _ first: UInt64, _ count: UInt32) -> [UInt8] {
-            bytes(of: Extent(region: RegionIndex(region), firstPage: PageIndex(0), pageCount: PageCount(0), encoding: .raw)).with(first, at: 0).with(count, at: 8)
+            bytes(of: Extent(region: RegionIndex(region), firstPage: PageIndex(0), pageCount: PageCount(0), encoding: .raw)).with(
+                first, at: 0
+            ).with(count, at: 8)
         }
         for good in [extent(0, 0, 256), extent(0, 999, 1), extent(0, 768, 232), extent(1, 255, 1)] {
             #expect(wireError { () throws(WireError) in try decodeExtent(good, layout) } == nil)
@@ -129,7 +146,9 @@ struct FrameTests {
         for count in 0..<Extent.bytes {
             #expect(wireError { () throws(WireError) in try decodeExtent(Array(extent.prefix(count)), layout) }?.reason == .truncated)
         }
-        #expect(wireError { () throws(WireError) in try Extent.decode(extent.span.bytes, at: 1, layout: layout, stream: 0) }?.reason == .truncated)
+        #expect(
+            wireError { () throws(WireError) in try Extent.decode(extent.span.bytes, at: 1, layout: layout, stream: 0) }?.reason
+                == .truncated)
     }
 
     @Test(arguments: UInt64(0)..<10)
@@ -180,7 +199,9 @@ struct PrefaceTests {
 
     /// The format must not drift: these bytes are the protocol.
     @Test func aPrefaceIsTheseBytes() {
-        let preface = Preface(role: .data, stream: 5, session: SessionID(high: 0x0102030405060708, low: 0x1112131415161718), lowestVersion: 1, highestVersion: 0x0203)
+        let preface = Preface(
+            role: .data, stream: 5, session: SessionID(high: 0x0102030405060708, low: 0x1112131415161718), lowestVersion: 1,
+            highestVersion: 0x0203)
         let magic: [UInt8] = [0x54, 0x55, 0x52, 0x4e, 0x54, 0x42, 0x4c, 0x0a]
         let rest: [UInt8] = [1, 0, 3, 2, 1, 0, 5, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]
         #expect(preface.encoded() == magic + rest)
@@ -194,7 +215,8 @@ struct PrefaceTests {
         #expect(wireError { () throws(WireError) in try Preface.decode(good) } == nil)
         let cases: [(WireError.Reason, [UInt8])] = [
             (.badMagic, good.with(UInt8(0), at: 0)), (.badMagic, good.with(UInt8(13), at: 7)),
-            (.unknownKind, good.with(UInt16(2), at: 12)), (.tooMany, good.with(UInt16(Limits.streams), at: 14)), (.trailingBytes, good + [0]),
+            (.unknownKind, good.with(UInt16(2), at: 12)), (.tooMany, good.with(UInt16(Limits.streams), at: 14)),
+            (.trailingBytes, good + [0]),
         ]
         for (index, (reason, bytes)) in cases.enumerated() {
             #expect(wireError { () throws(WireError) in try Preface.decode(bytes) }?.reason == reason, "case \(index)")
@@ -206,7 +228,9 @@ struct PrefaceTests {
 
     @Test(arguments: [(0, 0, false), (0, 1, true), (1, 1, true), (1, 9, true), (2, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
     func theVersionMustBeCommon(lowest: UInt16, highest: UInt16, isFine: Bool) {
-        let error = wireError { () throws(WireError) in try Preface(role: .control, lowestVersion: lowest, highestVersion: highest).commonVersion() }
+        let error = wireError { () throws(WireError) in
+            try Preface(role: .control, lowestVersion: lowest, highestVersion: highest).commonVersion()
+        }
         #expect(error?.reason == (isFine ? nil : .unsupportedVersion))
     }
 

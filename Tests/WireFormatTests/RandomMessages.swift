@@ -20,16 +20,21 @@ extension SeededGenerator {
 
     mutating func offer() -> Offer {
         let regions = (0..<Int.random(in: 1...Limits.regions, using: &self)).map { _ in
-            Offer.Region(name: text(atMost: Limits.nameBytes), bytes: UInt64.random(in: 1...UInt64(Limits.regionPages), using: &self) * UInt64(pageBytes))
+            Offer.Region(
+                name: text(atMost: Limits.nameBytes),
+                bytes: UInt64.random(in: 1...UInt64(Limits.regionPages), using: &self) * UInt64(pageBytes))
         }
         let populations = (0..<Int.random(in: 0...20, using: &self)).map { _ in
             let region = Int.random(in: regions.indices, using: &self)
             let stripes = (regions[region].bytes / UInt64(pageBytes) + 255) / 256
             let first = UInt64.random(in: 0..<stripes, using: &self)
-            return Offer.Population(region: UInt16(region), firstStripe: UInt32(first), stripeCount: UInt32(UInt64.random(in: 0...stripes - first, using: &self)))
+            return Offer.Population(
+                region: UInt16(region), firstStripe: UInt32(first),
+                stripeCount: UInt32(UInt64.random(in: 0...stripes - first, using: &self)))
         }
         return Offer(
-            epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes), streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
+            epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes),
+            streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
             regions: regions, populations: populations, description: bytes(Int.random(in: 0...3000, using: &self)))
     }
 
@@ -41,10 +46,15 @@ extension SeededGenerator {
             .offered(Epoch(number())),
             .refused(Refusal(epoch: Epoch(number()), reason: text(atMost: Limits.reasonBytes))),
             .ping(number()), .pong(number()),
-            .handoff(Handoff(
-                epoch: Epoch(number()), session: session(), frames: (0..<Int.random(in: 0...Limits.streams, using: &self)).map { _ in number() },
-                deviceStateBytes: UInt64.random(in: 0...UInt64(Limits.deviceStateBytes), using: &self))),
-            .committed(Committed(epoch: Epoch(number()), waitedForStreams: Nanoseconds(number()), loadedDeviceState: Nanoseconds(number()), resumed: Nanoseconds(number()))),
+            .handoff(
+                Handoff(
+                    epoch: Epoch(number()), session: session(),
+                    frames: (0..<Int.random(in: 0...Limits.streams, using: &self)).map { _ in number() },
+                    deviceStateBytes: UInt64.random(in: 0...UInt64(Limits.deviceStateBytes), using: &self))),
+            .committed(
+                Committed(
+                    epoch: Epoch(number()), waitedForStreams: Nanoseconds(number()), loadedDeviceState: Nanoseconds(number()),
+                    resumed: Nanoseconds(number()))),
             .abort(text(atMost: Limits.reasonBytes)),
         ]
     }
@@ -60,8 +70,12 @@ extension SeededGenerator {
 func decode(_ bytes: [UInt8]) throws(WireError) -> ControlMessage {
     let (length, type) = try ControlMessage.decodeHeader(Array(bytes.prefix(ControlMessage.headerBytes)))
     let body = Array(bytes.dropFirst(ControlMessage.headerBytes))
-    guard body.count >= length else { throw WireError(.truncated, value: UInt64(body.count), limit: UInt64(length), offset: ControlMessage.headerBytes) }
-    guard body.count == length else { throw WireError(.trailingBytes, value: UInt64(body.count - length), limit: 0, offset: ControlMessage.headerBytes + length) }
+    guard body.count >= length else {
+        throw WireError(.truncated, value: UInt64(body.count), limit: UInt64(length), offset: ControlMessage.headerBytes)
+    }
+    guard body.count == length else {
+        throw WireError(.trailingBytes, value: UInt64(body.count - length), limit: 0, offset: ControlMessage.headerBytes + length)
+    }
     return try ControlMessage.decode(type: type, body: body)
 }
 

@@ -42,7 +42,9 @@ final class DelayRing: @unchecked Sendable {
 
     init(capacityBytes: UInt64) throws(LineError) {
         precondition(MemoryLayout<Record>.size == Self.recordHeaderBytes)
-        precondition(UInt64(Self.recordHeaderBytes) + UInt64(TT_TUN_FRAME_HEADER_BYTES) + Self.alignmentBytes - 1 <= LineLimits.overheadBytesPerFrame)
+        precondition(
+            UInt64(Self.recordHeaderBytes) + UInt64(TT_TUN_FRAME_HEADER_BYTES) + Self.alignmentBytes - 1 <= LineLimits.overheadBytesPerFrame
+        )
         let size = ByteSize(bytes: capacityBytes)
         guard capacityBytes <= LineLimits.maximumRingBytes else {
             let limit = ByteSize(bytes: LineLimits.maximumRingBytes)

@@ -67,20 +67,25 @@ struct LineOptions: ParsableArguments {
     static let leastMaximumDelay = LineDelay(nanoseconds: 100_000_000)
 
     @Option(
-        help: ArgumentHelp("Line rate, frame overhead (38 bytes) included: kbit, mbit or gbit (default: 1gbit).", valueName: "rate"), transform: { try BitRate(parsing: $0) })
+        help: ArgumentHelp("Line rate, frame overhead (38 bytes) included: kbit, mbit or gbit (default: 1gbit).", valueName: "rate"),
+        transform: { try BitRate(parsing: $0) })
     var rate = BitRate(bitsPerSecond: 1_000_000_000)
 
-    @Option(help: ArgumentHelp("Delay, one way: us, ms or s (default: 87.5ms).", valueName: "time"), transform: { try LineDelay(parsing: $0) })
+    @Option(
+        help: ArgumentHelp("Delay, one way: us, ms or s (default: 87.5ms).", valueName: "time"), transform: { try LineDelay(parsing: $0) })
     var delay = LineDelay(nanoseconds: 87_500_000)
 
     @Option(help: ArgumentHelp("Largest IP packet, 68 to 65535 bytes.", valueName: "bytes"))
     var mtu = 8174
 
-    @Option(help: ArgumentHelp("Random loss of single frames, such as 0.001% (default: 0%).", valueName: "percent"), transform: { try LossRatio(parsing: $0) })
+    @Option(
+        help: ArgumentHelp("Random loss of single frames, such as 0.001% (default: 0%).", valueName: "percent"),
+        transform: { try LossRatio(parsing: $0) })
     var loss = LossRatio.none
 
     @Option(
-        help: ArgumentHelp("Drop-tail queue in front of the line: KiB, MiB or GiB (default: 32MiB).", valueName: "size"), transform: { try ByteSize(parsing: $0) })
+        help: ArgumentHelp("Drop-tail queue in front of the line: KiB, MiB or GiB (default: 32MiB).", valueName: "size"),
+        transform: { try ByteSize(parsing: $0) })
     var queue = ByteSize(bytes: 32 << 20)
 
     @Flag(
@@ -91,7 +96,8 @@ struct LineOptions: ParsableArguments {
     var gso = true
 
     @Option(
-        help: ArgumentHelp("Highest rate the control channel may set (default: the rate).", valueName: "rate"), transform: { try BitRate(parsing: $0) })
+        help: ArgumentHelp("Highest rate the control channel may set (default: the rate).", valueName: "rate"),
+        transform: { try BitRate(parsing: $0) })
     var maxRate: BitRate?
 
     @Option(

@@ -33,8 +33,10 @@ final class Line {
         failureEvent = OwnedDescriptor(try check(tt_line_event(), "cannot make an eventfd for failures"))
         let (deviceA, deviceB) = (a.device.descriptor, b.device.descriptor)
         directions = [
-            LinkDirection(name: "a-b", source: deviceA, target: deviceB, ring: rings.0, seed: settings.seed, failureEvent: failureEvent.number),
-            LinkDirection(name: "b-a", source: deviceB, target: deviceA, ring: rings.1, seed: ~settings.seed, failureEvent: failureEvent.number),
+            LinkDirection(
+                name: "a-b", source: deviceA, target: deviceB, ring: rings.0, seed: settings.seed, failureEvent: failureEvent.number),
+            LinkDirection(
+                name: "b-a", source: deviceB, target: deviceA, ring: rings.1, seed: ~settings.seed, failureEvent: failureEvent.number),
         ]
         current = Array(repeating: Setting(rate: settings.rate, delay: settings.delay, loss: settings.loss), count: 2)
         endA = a

@@ -50,7 +50,8 @@ struct LineReport {
         text += " CPU \(Quantity.fixed(cpu.userSeconds, digits: 2)) s user, \(Quantity.fixed(cpu.systemSeconds, digits: 2)) s system\n"
         for (direction, setting) in zip(line.directions, line.current) {
             let counters = direction.counters
-            text += "\(direction.name): \(setting.rate), \(setting.delay), loss \(setting.loss)\(direction.parameters.isCut ? ", cut" : "");"
+            text +=
+                "\(direction.name): \(setting.rate), \(setting.delay), loss \(setting.loss)\(direction.parameters.isCut ? ", cut" : "");"
             text += " sent \(counters.sentFrames.value) frames, \(counters.sentBytes.value) bytes;"
             text += " delivered \(counters.deliveredFrames.value) frames, \(counters.deliveredBytes.value) bytes;"
             text += " tail drops \(counters.tailDroppedFrames.value), lost \(counters.lostFrames.value),"

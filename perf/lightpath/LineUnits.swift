@@ -8,7 +8,8 @@ struct BitRate: CustomStringConvertible {
         let value = try Quantity.parse(text, "rate", ["kbit": 1e3, "mbit": 1e6, "gbit": 1e9], example: "1gbit")
         let limits = LineLimits.minimumRateBitsPerSecond...LineLimits.maximumRateBitsPerSecond
         guard limits.contains(value) else {
-            throw .refused("rate '\(text)' is outside \(BitRate(bitsPerSecond: limits.lowerBound))…\(BitRate(bitsPerSecond: limits.upperBound))")
+            throw .refused(
+                "rate '\(text)' is outside \(BitRate(bitsPerSecond: limits.lowerBound))…\(BitRate(bitsPerSecond: limits.upperBound))")
         }
         bitsPerSecond = value
     }

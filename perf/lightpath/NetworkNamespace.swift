@@ -16,7 +16,8 @@ struct NetworkNamespace: ~Copyable {
         let remedy = "create it with `ip netns add \(name)`, or give --create"
         // The path is a terminated string for the length of the call; so in every call below.
         let number = unsafe tt_netns_open(path)
-        descriptor = OwnedDescriptor(try check(number, "cannot open network namespace \(name) at \(path)", remedy: number == -ENOENT ? remedy : nil))
+        descriptor = OwnedDescriptor(
+            try check(number, "cannot open network namespace \(name) at \(path)", remedy: number == -ENOENT ? remedy : nil))
         self.name = name
         self.path = path
         isOurs = false

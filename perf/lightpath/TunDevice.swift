@@ -21,7 +21,8 @@ struct TunDevice: ~Copyable {
             "cannot set queue length \(LineLimits.deviceQueueFrames) on \(place)")
         if let address {
             try check(
-                unsafe tt_tun_set_address(socket.number, name, address.address, address.prefixBits), "cannot set address \(address) on \(place)")
+                unsafe tt_tun_set_address(socket.number, name, address.address, address.prefixBits),
+                "cannot set address \(address) on \(place)")
         }
         try check(unsafe tt_tun_set_up(socket.number, name), "cannot set up \(place)")
         self.device = device
@@ -32,7 +33,9 @@ struct TunDevice: ~Copyable {
     /// With segmentation, TCP hands over super-frames of up to 64 KiB; the checksums are always left to whoever needs them.
     func setOffload(segmentation: Bool) throws(LineError) {
         let offloads = TT_TUN_OFFLOAD_CHECKSUM | (segmentation ? TT_TUN_OFFLOAD_SEGMENTATION : 0)
-        try check(tt_tun_set_offload(descriptor, offloads), "cannot set offloads \(offloads) on device \(name) in network namespace \(namespaceName)")
+        try check(
+            tt_tun_set_offload(descriptor, offloads),
+            "cannot set offloads \(offloads) on device \(name) in network namespace \(namespaceName)")
     }
 
     private static func remedy(for code: Int32) -> String? {

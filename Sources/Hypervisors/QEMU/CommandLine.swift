@@ -31,7 +31,9 @@ public struct QEMUCommandLine: Sendable, Equatable {
 
     public init(_ arguments: [String]) throws(TurntableError) {
         self.arguments = arguments
-        guard !arguments.isEmpty else { throw Self.usage("no command was given", remedy: "write it after --: turntable run -- qemu-system-x86_64 …") }
+        guard !arguments.isEmpty else {
+            throw Self.usage("no command was given", remedy: "write it after --: turntable run -- qemu-system-x86_64 …")
+        }
         var mainMemory = Self.defaultMainMemory
         var mainHasBackend = false
         var index = 1
@@ -64,9 +66,12 @@ public struct QEMUCommandLine: Sendable, Equatable {
                 try Self.checkDevice(option!, value)
                 index += 1
             case "mem-path", "mem-prealloc":
-                throw Self.usage("-\(option!) is the old way to place memory", remedy: "use -object memory-backend-memfd with -machine memory-backend=")
+                throw Self.usage(
+                    "-\(option!) is the old way to place memory", remedy: "use -object memory-backend-memfd with -machine memory-backend=")
             case "incoming", "daemonize":
-                throw Self.usage("-\(option!) is turntable's own to give", remedy: "leave it out; `turntable run` stays in the foreground, `turntable receive` starts incoming machines")
+                throw Self.usage(
+                    "-\(option!) is turntable's own to give",
+                    remedy: "leave it out; `turntable run` stays in the foreground, `turntable receive` starts incoming machines")
             // Every other option's value is skipped, whatever it looks like: what QEMU takes for a value is none of ours.
             case let other?: if !Self.withoutValue.contains(other) { index += 1 }
             case nil: break
@@ -77,8 +82,12 @@ public struct QEMUCommandLine: Sendable, Equatable {
             regions.insert(Region(name: Self.mainMemoryName, bytes: mainMemory.value, hugePageBytes: 0, properties: ""), at: 0)
             addsMainMemory = true
         }
-        guard Set(regions.map(\.name)).count == regions.count else { throw Self.usage("two memory backends have the same id", remedy: "give each its own") }
-        guard regions.count <= Limits.regions else { throw Self.usage("\(regions.count) memory backends, the limit is \(Limits.regions)", remedy: "use fewer") }
+        guard Set(regions.map(\.name)).count == regions.count else {
+            throw Self.usage("two memory backends have the same id", remedy: "give each its own")
+        }
+        guard regions.count <= Limits.regions else {
+            throw Self.usage("\(regions.count) memory backends, the limit is \(Limits.regions)", remedy: "use fewer")
+        }
     }
 
     /// The arguments to start the emulator with, given the inherited descriptor of each region's memory file.
@@ -101,10 +110,14 @@ public struct QEMUCommandLine: Sendable, Equatable {
 
     /// QEMU's options that take no value (qemu-options.hx, up to version 10).
     static let withoutValue: Set<String> = [
-        "h", "help", "version", "S", "s", "nodefaults", "no-user-config", "nographic", "portrait", "full-screen", "alt-grab", "ctrl-grab", "no-quit", "no-frame",
-        "sdl", "curses", "usb", "snapshot", "enable-kvm", "no-acpi", "no-hpet", "no-fd-bootchk", "no-reboot", "no-shutdown", "no-kvm", "no-kvm-irqchip",
-        "no-kvm-pit", "no-kvm-pit-reinjection", "win2k-hack", "rtc-td-hack", "singlestep", "preconfig", "semihosting", "old-param", "enable-fips",
-        "enable-sync-profile", "only-migratable", "xen-attach", "xen-domid-restrict", "audio-help", "nodefconfig", "mem-prealloc", "daemonize",
+        "h", "help", "version", "S", "s", "nodefaults", "no-user-config", "nographic", "portrait", "full-screen", "alt-grab", "ctrl-grab",
+        "no-quit", "no-frame",
+        "sdl", "curses", "usb", "snapshot", "enable-kvm", "no-acpi", "no-hpet", "no-fd-bootchk", "no-reboot", "no-shutdown", "no-kvm",
+        "no-kvm-irqchip",
+        "no-kvm-pit", "no-kvm-pit-reinjection", "win2k-hack", "rtc-td-hack", "singlestep", "preconfig", "semihosting", "old-param",
+        "enable-fips",
+        "enable-sync-profile", "only-migratable", "xen-attach", "xen-domid-restrict", "audio-help", "nodefconfig", "mem-prealloc",
+        "daemonize",
     ]
 
     /// The option's name without its dashes, or nil if it is no option.
@@ -137,7 +150,8 @@ public struct QEMUCommandLine: Sendable, Equatable {
         let items = properties(text)
         let size = items.first { $0.key == "size" || $0.key.isEmpty }?.value ?? "128"
         // A bare number is MiB, as in QEMU.
-        guard let bytes = ByteCount(parsing: size.allSatisfy(\.isNumber) ? size + "M" : size), bytes.value > 0, bytes.value % pageBytes == 0 else {
+        guard let bytes = ByteCount(parsing: size.allSatisfy(\.isNumber) ? size + "M" : size), bytes.value > 0, bytes.value % pageBytes == 0
+        else {
             throw usage("-m \(text) is no memory size", remedy: "write -m 512M")
         }
         return bytes
@@ -158,13 +172,18 @@ public struct QEMUCommandLine: Sendable, Equatable {
             switch key {
             case "id": region.name = value
             case "size":
-                guard let bytes = ByteCount(parsing: value), bytes.value > 0, bytes.value % pageBytes == 0 else { throw usage("size=\(value) of \(type)", remedy: "write size=512M") }
+                guard let bytes = ByteCount(parsing: value), bytes.value > 0, bytes.value % pageBytes == 0 else {
+                    throw usage("size=\(value) of \(type)", remedy: "write size=512M")
+                }
                 region.bytes = bytes.value
             case "hugetlb": if value == "on" { region.hugePageBytes = max(region.hugePageBytes, 2 << 20) }
             case "hugetlbsize":
-                guard let bytes = ByteCount(parsing: value), bytes.value.nonzeroBitCount == 1 else { throw usage("hugetlbsize=\(value)", remedy: "write hugetlbsize=2M") }
+                guard let bytes = ByteCount(parsing: value), bytes.value.nonzeroBitCount == 1 else {
+                    throw usage("hugetlbsize=\(value)", remedy: "write hugetlbsize=2M")
+                }
                 region.hugePageBytes = bytes.value
-            case "host-nodes", "policy", "prealloc", "prealloc-threads", "dump", "merge": region.properties += ",\(key)=\(value.escapingCommas)"
+            case "host-nodes", "policy", "prealloc", "prealloc-threads", "dump", "merge":
+                region.properties += ",\(key)=\(value.escapingCommas)"
             default: break  // share, mem-path, seal: ours now
             }
         }
@@ -178,8 +197,10 @@ public struct QEMUCommandLine: Sendable, Equatable {
     private static func checkDevice(_ option: String, _ text: String) throws(TurntableError) {
         let isJSON = text.hasPrefix("{")
         let types = properties(text).filter { $0.key.isEmpty || $0.key == "driver" || $0.key == "type" }.map(\.value)
-        for family in ["vfio-", "vhost-user", "vhost-vdpa"] where isJSON ? text.contains("\"\(family)") : types.contains(where: { $0.hasPrefix(family) }) {
-            let remedy = family == "vfio-" ? "unplug passed-through devices before moving the machine" : "use a device that QEMU or vhost-net serves"
+        for family in ["vfio-", "vhost-user", "vhost-vdpa"]
+        where isJSON ? text.contains("\"\(family)") : types.contains(where: { $0.hasPrefix(family) }) {
+            let remedy =
+                family == "vfio-" ? "unplug passed-through devices before moving the machine" : "use a device that QEMU or vhost-net serves"
             throw usage("-\(option) \(text) writes guest memory past any dirty log", remedy: remedy)
         }
     }
@@ -187,12 +208,16 @@ public struct QEMUCommandLine: Sendable, Equatable {
     /// Device writes that go past the page tables are not in the dirty log: with direct I/O the disk's data arrives in
     /// guest memory after the page was marked.
     private static func checkDisk(_ option: String, _ text: String) throws(TurntableError) {
-        let direct = properties(text).contains { key, value in
-            (key == "cache" && (value == "none" || value == "directsync")) || ((key == "cache.direct" || key.hasSuffix(".cache.direct")) && value == "on")
-                || ((key == "aio" || key.hasSuffix(".aio")) && value != "threads")
-        } || text.contains("\"direct\": true") || text.contains("\"direct\":true")
+        let direct =
+            properties(text).contains { key, value in
+                (key == "cache" && (value == "none" || value == "directsync"))
+                    || ((key == "cache.direct" || key.hasSuffix(".cache.direct")) && value == "on")
+                    || ((key == "aio" || key.hasSuffix(".aio")) && value != "threads")
+            } || text.contains("\"direct\": true") || text.contains("\"direct\":true")
         if direct {
-            throw usage("-\(option) \(text) reads the disk straight into guest memory, past the dirty log", remedy: "use cache=writeback,aio=threads")
+            throw usage(
+                "-\(option) \(text) reads the disk straight into guest memory, past the dirty log",
+                remedy: "use cache=writeback,aio=threads")
         }
     }
 

@@ -33,7 +33,8 @@ public final class QEMUHost: TargetHost {
         let arguments: [String]
         switch origin {
         case .monitor(let path):
-            return try QEMUTargetMachine(offer.machine, offer.epoch, monitorPath: path, isRunning: description.isRunning, lease: nil, directory)
+            return try QEMUTargetMachine(
+                offer.machine, offer.epoch, monitorPath: path, isRunning: description.isRunning, lease: nil, directory)
         case .description(let policy):
             arguments = try policy.check(description.arguments) { FileManager.default.isExecutableFile(atPath: $0) }
         case .command(let command):
@@ -43,7 +44,8 @@ public final class QEMUHost: TargetHost {
         let lease = try start(offer, arguments)
         do {
             return try QEMUTargetMachine(
-                offer.machine, offer.epoch, monitorPath: directory.monitor(of: offer.machine), isRunning: description.isRunning, lease: lease, directory)
+                offer.machine, offer.epoch, monitorPath: directory.monitor(of: offer.machine), isRunning: description.isRunning,
+                lease: lease, directory)
         } catch {
             let log = directory.logTail(of: offer.machine)
             lease.end(within: Limits.hypervisorTime)
@@ -55,7 +57,8 @@ public final class QEMUHost: TargetHost {
     /// Starts `turntable run --incoming` in a session of its own and waits until the machine can be found.
     private func start(_ offer: Offer, _ arguments: [String]) throws(TurntableError) -> MachineLease {
         if let old = try? directory.read(offer.machine), old.isAlive {
-            throw TurntableError(.refused, "starting \(offer.machine)", "a machine of that name runs at the target already, process \(old.process)")
+            throw TurntableError(
+                .refused, "starting \(offer.machine)", "a machine of that name runs at the target already, process \(old.process)")
         }
         directory.remove(offer.machine)
         try? FileManager.default.createDirectory(atPath: directory.path, withIntermediateDirectories: true)
@@ -63,7 +66,10 @@ public final class QEMUHost: TargetHost {
         let (ours, theirs) = try Socket.pair()
         let lease = MachineLease(owning: ours)
         let leased = Descriptor(owning: theirs)
-        let options = ["--incoming", "--epoch", "\(offer.epoch.value)", "--lease", "\(leased.rawValue)", "--name", offer.machine, "--run-dir", directory.path]
+        let options = [
+            "--incoming", "--epoch", "\(offer.epoch.value)", "--lease", "\(leased.rawValue)", "--name", offer.machine, "--run-dir",
+            directory.path,
+        ]
         let child = try ChildProcess([turntable, "run"] + options + ["--"] + arguments, inherited: [leased.rawValue], output: log.rawValue)
         // The machine's end must be its alone, so that its end can be seen.
         _ = consume leased

@@ -15,7 +15,10 @@ public struct QEMULauncher: Sendable {
     /// An inherited descriptor: see ``MachineLease``. Nil for a machine that depends on nobody.
     public var lease: Int32?
 
-    public init(directory: RunDirectory, name: String, epoch: Epoch, isIncoming: Bool, commandLine: QEMUCommandLine, preload: String, lease: Int32? = nil) {
+    public init(
+        directory: RunDirectory, name: String, epoch: Epoch, isIncoming: Bool, commandLine: QEMUCommandLine, preload: String,
+        lease: Int32? = nil
+    ) {
         self.directory = directory
         self.name = name
         self.epoch = epoch
@@ -41,7 +44,9 @@ public struct QEMULauncher: Sendable {
 
         // The files live as long as this process and QEMU hold them: a QEMU that outlives us keeps its memory.
         var files: [OwnedFile] = []
-        for region in commandLine.regions { files.append(OwnedFile(try MemoryFile.create(name: region.name, bytes: region.bytes, hugePageBytes: region.hugePageBytes))) }
+        for region in commandLine.regions {
+            files.append(OwnedFile(try MemoryFile.create(name: region.name, bytes: region.bytes, hugePageBytes: region.hugePageBytes)))
+        }
         let descriptors = Dictionary(uniqueKeysWithValues: zip(commandLine.regions.map(\.name), files.map { $0.file.descriptor.rawValue }))
         let (reading, writing) = try Socket.pair()
         let report = Descriptor(owning: reading)
@@ -97,10 +102,14 @@ public struct QEMULauncher: Sendable {
         let deadline = Clock.now + Limits.hypervisorTime
         while true {
             if let code = child.exitCode() {
-                throw TurntableError(.hypervisor, "starting \(name)", "\(commandLine.arguments[0]) ended with code \(code)", remedy: "its own message is above; try the same command without turntable")
+                throw TurntableError(
+                    .hypervisor, "starting \(name)", "\(commandLine.arguments[0]) ended with code \(code)",
+                    remedy: "its own message is above; try the same command without turntable")
             }
             if (try? QMP(path: directory.monitor(of: name))) != nil { return }
-            guard Clock.now < deadline else { throw TurntableError(.hypervisor, "starting \(name)", "QEMU's monitor did not answer within \(Limits.hypervisorTime)") }
+            guard Clock.now < deadline else {
+                throw TurntableError(.hypervisor, "starting \(name)", "QEMU's monitor did not answer within \(Limits.hypervisorTime)")
+            }
             Clock.sleep(.milliseconds(5))
         }
     }
@@ -116,7 +125,8 @@ public struct QEMULauncher: Sendable {
             let fields = line.split(separator: " ").map(String.init)
             if fields.first == "ok", fields.count == 4 { registered.insert(fields[3]) }
             if fields.first == "error", fields.count == 4 {
-                throw TurntableError(.unsupported, "registering region \(fields[3]) for the dirty log (\(fields[2]))", errorText(Int32(fields[1]) ?? 0))
+                throw TurntableError(
+                    .unsupported, "registering region \(fields[3]) for the dirty log (\(fields[2]))", errorText(Int32(fields[1]) ?? 0))
             }
         }
         for region in commandLine.regions where !registered.contains(region.name) {
@@ -131,6 +141,8 @@ public struct QEMULauncher: Sendable {
 func checkAvailableMemory(_ needed: ByteCount) throws(TurntableError) {
     let available = availableMemory()
     guard available == ByteCount(0) || needed <= available else {
-        throw TurntableError(.unsupported, "making a machine with \(needed) of memory", "this host has \(available) available", remedy: "free memory here, or choose another host")
+        throw TurntableError(
+            .unsupported, "making a machine with \(needed) of memory", "this host has \(available) available",
+            remedy: "free memory here, or choose another host")
     }
 }

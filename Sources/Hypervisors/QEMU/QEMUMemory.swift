@@ -29,19 +29,25 @@ internal import TurntableLinux
             regions.append(MemoryRegion(name: open.name, pages: PageCount(Int(status.st_size) / pageBytes)))
         }
         guard !regions.isEmpty else {
-            throw TurntableError(.unsupported, "looking for the memory of process \(process)", "it has no memory files of turntable's", remedy: "start the machine with `turntable run`")
+            throw TurntableError(
+                .unsupported, "looking for the memory of process \(process)", "it has no memory files of turntable's",
+                remedy: "start the machine with `turntable run`")
         }
         self.regions = regions
         self.files = files
         unsafe bases = files.map { unsafe $0.file.base }
     }
 
-    func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer { unsafe UnsafeRawPointer(bases[region.value] + page.byteOffset) }
+    func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer {
+        unsafe UnsafeRawPointer(bases[region.value] + page.byteOffset)
+    }
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer { unsafe bases[region.value] + page.byteOffset }
     func file(of region: RegionIndex) -> Int32? { files[region.value].file.descriptor.rawValue }
 
     func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
-        files[region.value].file.forEachDataRange { range in body(range.lowerBound / pageBytes..<(range.upperBound + pageBytes - 1) / pageBytes) }
+        files[region.value].file.forEachDataRange { range in
+            body(range.lowerBound / pageBytes..<(range.upperBound + pageBytes - 1) / pageBytes)
+        }
     }
 
     func populate(_ pages: Range<Int>, in region: RegionIndex) throws(TurntableError) {
@@ -98,7 +104,8 @@ final class PagemapDirtyLog: DirtyLog, @unchecked Sendable {
     func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError) {
         let base = bases[region.value]
         let page = UInt64(pageBytes)
-        try scanners[stream].scanner.scan(base + UInt64(pages.lowerBound) * page..<base + UInt64(pages.upperBound) * page, clear: true) { written in
+        try scanners[stream].scanner.scan(base + UInt64(pages.lowerBound) * page..<base + UInt64(pages.upperBound) * page, clear: true) {
+            written in
             bitmap.insert(Int((written.lowerBound - base) / page)..<Int((written.upperBound - base) / page))
         }
     }

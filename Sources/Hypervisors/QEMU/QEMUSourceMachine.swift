@@ -53,13 +53,16 @@ public final class QEMUSourceMachine: SourceMachine {
         epoch = record.epoch
         statePath = directory.stateSocket(of: machine)
         guard record.isAlive else {
-            throw TurntableError(.hypervisor, "attaching to \(machine)", "its QEMU, process \(record.process), is gone", remedy: "start it again with `turntable run`")
+            throw TurntableError(
+                .hypervisor, "attaching to \(machine)", "its QEMU, process \(record.process), is gone",
+                remedy: "start it again with `turntable run`")
         }
         monitor = try QMP(path: directory.monitor(of: machine))
         memory = try QEMUMemory(process: monitor.process)
         let status = try monitor.execute("query-status")["status"]?.text ?? "unknown"
         guard ["running", "paused", "postmigrate"].contains(status) else {
-            throw TurntableError(.refused, "moving \(machine)", "it is in the state \(status)", remedy: "only a running or paused machine can be moved")
+            throw TurntableError(
+                .refused, "moving \(machine)", "it is in the state \(status)", remedy: "only a running or paused machine can be moved")
         }
         isRunning = status == "running"
         description = QEMUDescription(arguments: record.arguments, isRunning: isRunning).encoded()
@@ -77,7 +80,9 @@ public final class QEMUSourceMachine: SourceMachine {
     public func pause() throws(TurntableError) {
         let status = try monitor.execute("query-status")["status"]?.text ?? "unknown"
         guard (status == "running") == isRunning else {
-            throw TurntableError(.refused, "pausing \(name)", "somebody else made it \(status) while it was moved; it stays so here", remedy: "send it again")
+            throw TurntableError(
+                .refused, "pausing \(name)", "somebody else made it \(status) while it was moved; it stays so here", remedy: "send it again"
+            )
         }
         try monitor.execute("stop")
         isStoppedByUs.update { $0 = isRunning }
@@ -101,7 +106,9 @@ public final class QEMUSourceMachine: SourceMachine {
             if piece.isEmpty { break }
             state += piece
             guard state.count <= Limits.deviceStateBytes else {
-                throw TurntableError(.hypervisor, "saving device state", "it is over \(ByteCount(Limits.deviceStateBytes))", remedy: "this machine has memory that is not in a backend")
+                throw TurntableError(
+                    .hypervisor, "saving device state", "it is over \(ByteCount(Limits.deviceStateBytes))",
+                    remedy: "this machine has memory that is not in a backend")
             }
         }
         try monitor.awaitEvent("that the state is saved") { (name, data) throws(TurntableError) in
@@ -126,7 +133,8 @@ public final class QEMUSourceMachine: SourceMachine {
 
     public func checkAlive() throws(TurntableError) {
         guard ProcessTable.startTime(of: monitor.process) != nil else {
-            throw TurntableError(.hypervisor, "moving \(name)", "its QEMU died; the machine is lost at the source, as it would be without a migration")
+            throw TurntableError(
+                .hypervisor, "moving \(name)", "its QEMU died; the machine is lost at the source, as it would be without a migration")
         }
     }
 }

@@ -50,7 +50,8 @@ public final class QEMUTargetMachine: TargetMachine {
             // QEMU ends when it does not like the state, in the middle of it or at its end; why is in its log.
             let log = lease == nil ? "" : directory.logTail(of: name)
             throw TurntableError(
-                .hypervisor, "loading device state", log.isEmpty ? error.why : "\(error.why): \(log)", remedy: "both ends need the same QEMU version and devices")
+                .hypervisor, "loading device state", log.isEmpty ? error.why : "\(error.why): \(log)",
+                remedy: "both ends need the same QEMU version and devices")
         }
         removeFile(statePath)
     }

@@ -102,7 +102,9 @@ final class QMP: Sendable {
                 throw TurntableError(.hypervisor, "reading \(path)", "QEMU sent a line over \(ByteCount(Self.lineBytes))")
             }
             guard try Socket.waitReadable(socket, within: deadline - Clock.now) else {
-                guard Clock.now < deadline else { throw TurntableError(.hypervisor, "waiting for QEMU on \(path)", "no answer within \(Limits.hypervisorTime)") }
+                guard Clock.now < deadline else {
+                    throw TurntableError(.hypervisor, "waiting for QEMU on \(path)", "no answer within \(Limits.hypervisorTime)")
+                }
                 continue
             }
             let piece = try Socket.read(socket, atMost: 64 << 10, what: "reading \(path)")

@@ -23,22 +23,31 @@ public struct RunDirectory: Sendable {
 
     /// A name that can be a directory's.
     public static func check(name: String) throws(TurntableError) {
-        let isFine = !name.isEmpty && name.utf8.count <= 64 && name.first != "." && !name.hasSuffix(".log") && name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
+        let isFine =
+            !name.isEmpty && name.utf8.count <= 64 && name.first != "." && !name.hasSuffix(".log")
+            && name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
         guard isFine else {
-            throw TurntableError(.usage, "naming a machine \"\(name)\"", "a name has 1 to 64 letters, digits, dots, dashes or underscores, begins with no dot and does not end in .log", remedy: "choose one with --name")
+            throw TurntableError(
+                .usage, "naming a machine \"\(name)\"",
+                "a name has 1 to 64 letters, digits, dots, dashes or underscores, begins with no dot and does not end in .log",
+                remedy: "choose one with --name")
         }
     }
 
     /// Makes a machine's directory. Fails if a living machine has the name; takes over what a dead one left.
     public func claim(_ machine: String) throws(TurntableError) {
         if let old = try? read(machine), old.isAlive {
-            throw TurntableError(.refused, "starting \(machine)", "a machine of that name runs here, process \(old.process)", remedy: "choose another with --name")
+            throw TurntableError(
+                .refused, "starting \(machine)", "a machine of that name runs here, process \(old.process)",
+                remedy: "choose another with --name")
         }
         remove(machine)
         do {
-            try FileManager.default.createDirectory(atPath: directory(of: machine), withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            try FileManager.default.createDirectory(
+                atPath: directory(of: machine), withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         } catch {
-            throw TurntableError(.unsupported, "making \(directory(of: machine))", "\(error)", remedy: "run as root, or choose a directory with --run-dir")
+            throw TurntableError(
+                .unsupported, "making \(directory(of: machine))", "\(error)", remedy: "run as root, or choose a directory with --run-dir")
         }
     }
 
@@ -67,7 +76,8 @@ public struct RunDirectory: Sendable {
         } catch {
             let known = machines()
             throw TurntableError(
-                .usage, "looking for the machine \(machine) in \(path)", known.isEmpty ? "there are none" : "there are \(known.joined(separator: ", "))",
+                .usage, "looking for the machine \(machine) in \(path)",
+                known.isEmpty ? "there are none" : "there are \(known.joined(separator: ", "))",
                 remedy: "start it with `turntable run`")
         }
     }

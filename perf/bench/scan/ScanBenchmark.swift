@@ -12,7 +12,9 @@ struct ScanBenchmark {
         let stride = CommandLine.arguments.count > 2 ? Int(CommandLine.arguments[2]) ?? 8 : 8
         let file = try MemoryFile.create(name: "scan", bytes: gibibytes << 30)
         try file.populate(0..<file.bytes)
-        guard let base = ProcessTable.memoryFileMappings(of: getpid())["scan"] else { throw TurntableError(.unsupported, "finding the mapping", "none") }
+        guard let base = ProcessTable.memoryFileMappings(of: getpid())["scan"] else {
+            throw TurntableError(.unsupported, "finding the mapping", "none")
+        }
         let scanner = try PagemapScanner(process: getpid())
         let bitmap = PageBitmap(pages: PageCount(file.bytes / pageBytes))
         func scan() throws -> (pages: Int, milliseconds: Double) {
@@ -25,7 +27,9 @@ struct ScanBenchmark {
         }
         _ = try scan()
         for _ in 0..<7 {
-            for page in Swift.stride(from: 0, to: bitmap.pages, by: stride) { unsafe file.base.storeBytes(of: 1, toByteOffset: page * pageBytes, as: UInt8.self) }
+            for page in Swift.stride(from: 0, to: bitmap.pages, by: stride) {
+                unsafe file.base.storeBytes(of: 1, toByteOffset: page * pageBytes, as: UInt8.self)
+            }
             let result = try scan()
             print("{\"pages\":\(result.pages),\"milliseconds\":\(result.milliseconds)}")
         }

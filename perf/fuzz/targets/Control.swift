@@ -8,7 +8,9 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
         rest = rest.dropFirst(ControlMessage.headerBytes)
         guard let message = try? ControlMessage.decode(type: type, body: Array(rest.prefix(length))) else { return 0 }
         let encoded = message.encoded()
-        precondition(encoded.dropFirst(ControlMessage.headerBytes).elementsEqual(rest.prefix(length)), "a message that was read is written as it was")
+        precondition(
+            encoded.dropFirst(ControlMessage.headerBytes).elementsEqual(rest.prefix(length)), "a message that was read is written as it was"
+        )
         rest = rest.dropFirst(length)
     }
     return 0

@@ -20,7 +20,9 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
         var payload = 0
         for _ in 0..<header.extentCount {
             guard let extent = try? Extent.decode(input, at: position, layout: layout, stream: Int(sequence % 3)) else { return 0 }
-            precondition(extent.firstPage.value + extent.pageCount.value <= layout.pages(in: extent.region.value), "an extent that was read lies in its region")
+            precondition(
+                extent.firstPage.value + extent.pageCount.value <= layout.pages(in: extent.region.value),
+                "an extent that was read lies in its region")
             payload += extent.payloadBytes
             position += Extent.bytes
         }
@@ -32,6 +34,7 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
 }
 
 private func same(_ a: RawSpan, _ b: RawSpan, _ count: Int) -> Bool {
-    for index in 0..<count where unsafe a.unsafeLoad(fromByteOffset: index, as: UInt8.self) != b.unsafeLoad(fromByteOffset: index, as: UInt8.self) { return false }
+    for index in 0..<count
+    where unsafe a.unsafeLoad(fromByteOffset: index, as: UInt8.self) != b.unsafeLoad(fromByteOffset: index, as: UInt8.self) { return false }
     return true
 }

@@ -1,0 +1,91 @@
+// The control stream at the source, and the ends of a migration.
+
+internal import Transport
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
+extension SourceMigration {
+    /// Reads the control stream until it ends.
+    func listen(_ control: any ControlChannel) {
+        state.update { $0.lastHeard = Clock.now }
+        while true {
+            do throws(TurntableError) {
+                guard let message = try control.receive(within: Limits.pollTime) else {
+                    let (lastHeard, phase) = state.read { ($0.lastHeard, $0.phase) }
+                    let silence = Clock.now - lastHeard
+                    // A target that makes a machine says nothing until it has, and awaitCommitted has a limit of its own.
+                    if phase == .copying || phase == .paused, silence > options.waits.stall {
+                        throw TurntableError(.line, "hearing from the target", "silent for \(silence)")
+                    }
+                    continue
+                }
+                let now = Clock.now
+                state.update { state in
+                    state.lastHeard = now
+                    switch message {
+                    case .pong(let stamp): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: stamp)))
+                    case .offered where state.phase == .preparing: state.answer = .offered
+                    case .refused(let refusal): state.answer = .refused(refusal)
+                    case .abort(let reason) where state.phase < .handedOff:
+                        state.answer = .refused(Refusal(epoch: machine.epoch.next, reason: reason))
+                    case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
+                    case .committed(let committed): state.answer = .committed(committed)
+                    case .welcome, .offer, .offered, .ping, .handoff:
+                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
+                    }
+                }
+            } catch {
+                // What the target said before it left counts more than that it left.
+                return state.update { if $0.answer == nil { $0.answer = .lost(error) } }
+            }
+        }
+    }
+
+    func heartbeat() {
+        let (control, due) = state.update { state in
+            let now = Clock.now
+            let due = now - state.lastPing >= Limits.heartbeatTime
+            if due { state.lastPing = now }
+            return (state.control, due)
+        }
+        // Where this fails, the listening thread hears what the target said before it left.
+        if due { try? control?.send(.ping(UInt64(bitPattern: Clock.now.value))) }
+    }
+
+    /// Throws what the target said instead of going on.
+    func checkTarget() throws(TurntableError) {
+        switch state.read({ $0.answer }) {
+        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
+        case .lost(let error): throw error
+        case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
+        case .offered, nil: return
+        }
+    }
+
+    func checkCancelled() throws(TurntableError) {
+        if state.read({ $0.isCancelled }) { throw TurntableError(.cancelled, "moving \(machine.name)", "cancelled") }
+    }
+
+    func enter(_ phase: MigrationPhase) {
+        state.update { $0.phase = phase }
+        report(.phase(phase))
+    }
+
+    /// A target that refuses closes its streams, and that can be seen before its reason is.
+    func refusalOnItsWay() -> TurntableError? {
+        guard state.read({ $0.listener }) != nil,
+            case .refused(let refusal)? = state.wait(atMost: Limits.lastWordTime, until: { $0.answer })
+        else { return nil }
+        return TurntableError(.refused, "the target", refusal.reason)
+    }
+
+    func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }
+
+    func endConnections() {
+        endStreams()
+        let (control, listener) = state.read { ($0.control, $0.listener) }
+        control?.shutDown()
+        listener?.join()
+    }
+}

@@ -1,0 +1,129 @@
+// A round: every pending page is sent while the machine runs, and what was written meanwhile is left for the next.
+
+internal import Transport
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
+extension SourceMigration {
+    struct FinishedRound {
+        var report: RoundReport
+        var outcome: RoundOutcome
+        var prediction: BlackoutPrediction
+        var line: LineEstimate
+    }
+
+    func sendRound(
+        _ round: UInt32, _ senders: [StripeSender], _ shared: SendState, _ dirtyLog: any DirtyLog, previous: RoundReport?
+    ) throws(TurntableError) -> FinishedRound {
+        let started = Clock.now
+        let before = total(senders)
+        let acknowledgedBefore = acknowledged(senders)
+        let pagesToSend = shared.pagesLeft.value
+        for sender in senders { sender.start(.round(round, refresh: true)) }
+        var lastReport = started
+        for sender in senders {
+            while try !sender.isDone(within: Self.tickTime) {
+                try tick(senders)
+                guard Clock.now - lastReport >= Self.progressTime else { continue }
+                lastReport = Clock.now
+                let rate = state.read { $0.meter.currentRate }
+                let left = PageCount(max(0, pagesToSend - senders.reduce(0) { $0 + $1.pagesDoneInRound }))
+                report(
+                    .progress(
+                        ProgressReport(
+                            round: Int(round), pagesLeft: left.value, rateBitsPerSecond: rate.bitsPerSecond,
+                            dirtyBytesPerSecond: previous?.dirtyBytesPerSecond ?? 0,
+                            predictedBlackoutMilliseconds: previous?.predictedBlackoutMilliseconds ?? 0,
+                            secondsLeft: rate.time(for: left.bytes).seconds)))
+            }
+        }
+        try tick(senders)
+        try settle(senders)
+        let now = Clock.now
+        // By acknowledgements, which a full socket cannot flatter.
+        let delivered = acknowledged(senders) - acknowledgedBefore
+        let meter = state.update { state in
+            state.meter.sawRound(delivered: delivered, in: now - started)
+            state.meter.pauseMeasuring()
+            return state.meter
+        }
+        try dirtyLog.drain(into: shared.pending)
+        let elapsed = now - started
+        let after = total(senders)
+        let outcome = RoundOutcome(
+            pagesLeft: shared.pagesLeft, pagesMerged: PageCount(after.refreshedPages - before.refreshedPages), elapsed: elapsed)
+        let prediction = BlackoutPrediction(
+            pagesLeft: outcome.pagesLeft, unsent: unsent(senders), line: meter.estimate, device: machine.deviceCost,
+            drain: dirtyLog.standstill)
+        let bytes = ByteCount(after.bytesOnWire - before.bytesOnWire)
+        // A short round may be over before anything of it is acknowledged.
+        let rate = BitRate(elapsed > meter.roundTrip + LineMeter.window ? delivered : bytes, in: elapsed)
+        let roundReport = RoundReport(
+            round: Int(round), pagesSent: after.pages - before.pages, zeroPages: after.zeroPages - before.zeroPages,
+            bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond,
+            pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
+            predictedBlackoutMilliseconds: prediction.total.milliseconds, standstillMilliseconds: dirtyLog.standstill.milliseconds)
+        return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
+    }
+
+    /// Only on a line at least this long does a window take time to open.
+    static let longLine = Nanoseconds.milliseconds(5)
+    static let tickTime = Nanoseconds.milliseconds(20)
+    static let progressTime = Nanoseconds.milliseconds(200)
+
+    /// While a window is still opening, bytes wait for it, not for the line: up to a round trip more, which no rate
+    /// tells. Such a wait must be over before a pause, so it is waited for here, where the machine runs.
+    func settle(_ senders: [StripeSender]) throws(TurntableError) {
+        let meter = state.read { $0.meter }
+        guard meter.roundTrip != .forever else { return }
+        let deadline = Clock.now + meter.roundTrip + meter.roundTrip
+        while Clock.now < deadline {
+            let isSettled = senders.allSatisfy { sender in
+                let status = sender.status
+                let product = meter.estimate.rate.bytesPerSecond * meter.roundTrip.seconds / Double(senders.count)
+                let room = status.windowBytes - status.inFlightBytes
+                let isOpen = status.windowBytes == ByteCount(0) || Double(status.windowBytes.value) >= product
+                return isOpen || status.unsentBytes == ByteCount(0) && room >= machine.deviceCost.bytes
+            }
+            if isSettled { return }
+            try tick(senders)
+            Clock.sleep(Self.tickTime)
+        }
+    }
+
+    /// When the streams hold more than another round would add, rounds only count themselves up: the line comes first.
+    func letOut(_ senders: [StripeSender], pagesLeft: PageCount, line: LineEstimate) throws(TurntableError) {
+        let deadline = Clock.now + min(line.rate.time(for: unsent(senders)), Limits.letOutTime)
+        while unsent(senders) > pagesLeft.bytes, Clock.now < deadline {
+            try tick(senders)
+            Clock.sleep(Self.tickTime)
+        }
+    }
+
+    /// What is looked at while a round goes on.
+    func tick(_ senders: [StripeSender]) throws(TurntableError) {
+        heartbeat()
+        try checkCancelled()
+        try checkTarget()
+        try machine.checkAlive()
+        let acknowledged = acknowledged(senders)
+        let roundTrips = senders.map(\.status.roundTrip)
+        state.update { state in
+            state.meter.sawAcknowledged(acknowledged, at: Clock.now)
+            for time in roundTrips { state.meter.sawRoundTrip(time) }
+        }
+    }
+
+    func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
+    func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }
+    func total(_ senders: [StripeSender]) -> StripeSender.Counts {
+        senders.reduce(into: StripeSender.Counts()) { sum, sender in
+            let counts = sender.counts
+            sum.pages += counts.pages
+            sum.zeroPages += counts.zeroPages
+            sum.refreshedPages += counts.refreshedPages
+            sum.bytesOnWire += counts.bytesOnWire
+        }
+    }
+}
