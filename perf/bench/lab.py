@@ -155,7 +155,7 @@ def demo_machine(serial, dirty, working_set, mebibytes=200):
             "-append", f"console=ttyS0 quiet tt.gap=8 tt.dirty={dirty} tt.set={working_set} tt.run=\"probe search\""]
 
 
-def turntable_move(processes, number, qemu, ready, options=()):
+def turntable_move(processes, number, qemu, ready, options=(), probed=False):
     """Starts a machine under turntable, moves it, and gives the report, with the processor time from the first page on."""
     directories = [processes.path(f"run{number}-{side}") for side in "ab"]
     serials = [processes.path(f"serial{number}-{side}") for side in "ab"]
@@ -183,8 +183,8 @@ def turntable_move(processes, number, qemu, ready, options=()):
     receiver.wait()
     report["cpuSeconds"] = after - before
     report["engineMemory"] = memory
-    report["serial"] = serials[1]
     report["processes"] = [sender.pid, receiver.pid]
+    report["guestGap"] = guest_gap(serials[1]) if probed else None
     end_machine(directories[1])
     runner.wait()
     return report
@@ -209,7 +209,7 @@ def resident(pid):
     return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "VmPTE") if name in fields)
 
 
-def qemu_move(processes, number, qemu, ready, downtime_ms, channels=0, prealloc=True):
+def qemu_move(processes, number, qemu, ready, downtime_ms, channels=0, prealloc=True, probed=False):
     """Moves the same machine by QEMU's own migration, with nothing of turntable in it."""
     serials = [processes.path(f"qserial{number}-{side}") for side in "ab"]
     monitors = [processes.path(f"qmp{number}-{side}") for side in "ab"]
@@ -254,7 +254,7 @@ def qemu_move(processes, number, qemu, ready, downtime_ms, channels=0, prealloc=
         return {"failed": status["status"]}
     result = {
         "seconds": status["total-time"] / 1000, "bytes": status["ram"]["transferred"], "downtimeMilliseconds": status["downtime"],
-        "rateBitsPerSecond": status["ram"]["mbps"] * 1e6, "cpuSeconds": after - before, "serial": serials[1],
+        "rateBitsPerSecond": status["ram"]["mbps"] * 1e6, "cpuSeconds": after - before, "guestGap": guest_gap(serials[1]) if probed else None,
     }
     for monitor in (a, b):
         try:
