@@ -1,4 +1,6 @@
 import ArgumentParser
+import Foundation
+import TurntableCore
 
 @main
 struct Turntable: ParsableCommand {
@@ -25,4 +27,16 @@ struct Turntable: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, DemoCommand.self])
+
+    /// As the argument parser's own, but a wrong command line ends with the code that the help names.
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+            Foundation.exit(TurntableError.Kind.usage.exitCode)
+        }
+    }
 }
