@@ -29,7 +29,6 @@ extension SourceMigration {
             blackout.deviceSaved = Clock.now
             blackout.deviceStateBytes = deviceState.count
             try finishJobs(senders)
-            blackout.lastPagesSent = Clock.now
             senders[0].start(.deviceState(deviceState))
             try finishJobs(senders)
 
@@ -54,6 +53,8 @@ extension SourceMigration {
             try machine.resume()
             try checkCancelled()
             try checkTarget()
+            // It runs on here, so nothing below may be reached.
+            throw TurntableError(.protocol, "the target", "it sent a message that is not for now")
         }
         blackout.handedOff = Clock.now
         // From the first byte on the machine is the target's. An error here no longer means that it was not sent.
@@ -147,7 +148,6 @@ struct SourceBlackout {
     var paused = Nanoseconds.zero
     var scanned = Nanoseconds.zero
     var deviceSaved = Nanoseconds.zero
-    var lastPagesSent = Nanoseconds.zero
     var handedOff = Nanoseconds.zero
     var lastPages = PageCount(0)
     var deviceStateBytes = 0

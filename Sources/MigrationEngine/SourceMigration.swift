@@ -134,7 +134,7 @@ public final class SourceMigration: Sendable {
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
         if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
-        try awaitOffered(control)
+        try awaitOffered()
 
         // Copy, until what is left fits the budget.
         enter(.copying)

@@ -62,13 +62,18 @@ extension SourceMigration {
             populations: populations, description: machine.description)
     }
 
-    func awaitOffered(_ control: any ControlChannel) throws(TurntableError) {
+    func awaitOffered() throws(TurntableError) {
         let deadline = Clock.now + options.waits.prepare
         while Clock.now < deadline {
             heartbeat()
             let answer = state.wait(atMost: Limits.pollTime) { state -> Answer? in
-                defer { state.answer = nil }
-                return state.answer
+                let answer = state.answer
+                // In one step, so that a second Offered is not for now.
+                if case .offered = answer {
+                    state.answer = nil
+                    state.phase = .copying
+                }
+                return answer
             }
             switch answer {
             case .offered: return

@@ -202,4 +202,22 @@ internal import WireFormat
         #expect(stage.run().source.error?.kind == .protocol)
         expectUnharmed(stage)
     }
+
+    /// Heard at once it is one answer; heard later it is not for now. Never may the machine run at both ends.
+    @Test(arguments: 1...8)
+    func aTargetThatOffersTwiceGetsTheMachineOnceOrNotAtAll(_ attempt: Int) throws {
+        let stage = try Stage()
+        stage.fromTarget = { message in
+            guard case .offered = message else { return [message] }
+            return [message, message]
+        }
+        let (sent, _) = stage.run()
+        if let error = sent.error {
+            #expect(error.kind == .protocol, "\(error)")
+            #expect(!stage.conversation.contains("S handoff"))
+            expectUnharmed(stage)
+        } else {
+            #expect(stage.source.isDiscarded)
+        }
+    }
 }
