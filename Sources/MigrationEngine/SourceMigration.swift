@@ -35,6 +35,7 @@ public final class SourceMigration: Sendable {
     let transport: any SourceTransport
     let options: MigrationOptions
     let report: @Sendable (MigrationEvent) -> Void
+    let session = SessionID.random()
     let state = Monitor(State())
 
     struct State {
@@ -87,8 +88,7 @@ public final class SourceMigration: Sendable {
         // The streams end after the target was told why.
         defer { endConnections() }
         do throws(TurntableError) {
-            let (control, welcome) = try connect()
-            return try migrate(control, welcome, started)
+            return try migrate(try connect(), started)
         } catch {
             let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
             if phase >= .handedOff { throw error }
@@ -101,23 +101,17 @@ public final class SourceMigration: Sendable {
         }
     }
 
-    private func connect() throws(TurntableError) -> (any ControlChannel, Welcome) {
+    private func connect() throws(TurntableError) -> any ControlChannel {
         enter(.connecting)
         let control = try transport.connectControl()
         state.update { $0.control = control }
         try checkCancelled()
-        let welcome = try greet(control)
-        guard options.streams <= welcome.maximumStreams else {
-            throw TurntableError(
-                .refused, "opening \(options.streams) data streams", "the target takes \(welcome.maximumStreams)",
-                remedy: "ask for fewer with --streams")
-        }
         let listener = WorkerThread("tt-control") { [self] in listen(control) }
         state.update { $0.listener = listener }
-        return (control, welcome)
+        return control
     }
 
-    private func migrate(_ control: any ControlChannel, _ welcome: Welcome, _ started: Nanoseconds) throws(TurntableError)
+    private func migrate(_ control: any ControlChannel, _ started: Nanoseconds) throws(TurntableError)
         -> MigrationReport
     {
         if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
@@ -130,7 +124,7 @@ public final class SourceMigration: Sendable {
         populate(shared)
         let epoch = machine.epoch.next
         try control.send(.offer(makeOffer(epoch: epoch, shared)))
-        let senders = try connectStreams(welcome.session, shared, dirtyLog)
+        let senders = try connectStreams(control.attachment, shared, dirtyLog)
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
         if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
@@ -157,7 +151,7 @@ public final class SourceMigration: Sendable {
                     remedy: "raise --downtime, or calm the guest")
             case .pause: break
             }
-            if let blackout = try handOff(epoch, welcome.session, senders, shared, dirtyLog, prediction) {
+            if let blackout = try handOff(epoch, session, senders, shared, dirtyLog, prediction) {
                 let committed = try awaitCommitted(epoch)
                 return finish(blackout, committed, prediction, rounds, withdrawn, senders, epoch, started)
             }
@@ -170,20 +164,6 @@ public final class SourceMigration: Sendable {
                         + "last \(prediction.total); the machine runs on here",
                     remedy: "raise --downtime")
             }
-        }
-    }
-
-    private func greet(_ control: any ControlChannel) throws(TurntableError) -> Welcome {
-        let remedy = "check that `turntable receive` listens there"
-        let answer: ControlMessage?
-        do { answer = try control.receive(within: Limits.helloTime) } catch {
-            throw TurntableError(error.kind, "greeting the target", "\(error.what): \(error.why)", remedy: remedy)
-        }
-        switch answer {
-        case .welcome(let welcome) where welcome.version == Preface.version: return welcome
-        case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
-        case nil: throw TurntableError(.line, "greeting the target", "it said nothing for \(Limits.helloTime)", remedy: remedy)
-        default: throw TurntableError(.protocol, "greeting the target", "it did not answer with a welcome", remedy: remedy)
         }
     }
 }

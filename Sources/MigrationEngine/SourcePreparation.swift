@@ -7,12 +7,13 @@ internal import WireFormat
 
 extension SourceMigration {
     /// Opens the data streams side by side: each handshake takes a round trip.
-    func connectStreams(_ session: SessionID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender] {
+    func connectStreams(_ attachment: AttachmentID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender]
+    {
         let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: options.streams))
         let threads = (0..<options.streams).map { stream in
             WorkerThread("tt-connect-\(stream)") { [transport, machine] in
                 let result = Result { () throws(TurntableError) in
-                    try transport.connectStream(stream, session: session, pages: machine.pages)
+                    try transport.connectStream(stream, attachment: attachment, pages: machine.pages)
                 }
                 opened.update { $0[stream] = result }
             }
@@ -57,7 +58,7 @@ extension SourceMigration {
             }
         }
         return Offer(
-            epoch: epoch, machine: machine.name, streams: UInt16(options.streams),
+            session: session, epoch: epoch, machine: machine.name, streams: UInt16(options.streams),
             regions: machine.pages.regions.map { .init(name: $0.name, bytes: UInt64($0.pages.bytes.value)) },
             populations: populations, description: machine.description)
     }

@@ -11,7 +11,6 @@ internal import TurntableLinux
 public import WireFormat
 
 public final class TargetMigration: Sendable {
-    public let session = SessionID.random()
     private let control: any ControlChannel
     private let host: any TargetHost
     private let waits: MigrationWaits
@@ -88,7 +87,6 @@ public final class TargetMigration: Sendable {
         var made: (any TargetMachine)?
         var epoch = Epoch(0)
         do throws(TurntableError) {
-            try control.send(.welcome(Welcome(version: Preface.version, session: session, maximumStreams: UInt16(Limits.streams))))
             let listener = WorkerThread("tt-control") { [self] in listen() }
             defer {
                 endStreams()
@@ -207,7 +205,7 @@ public final class TargetMigration: Sendable {
                 try machine.checkAlive()
                 continue
             }
-            guard handoff.epoch == offer.epoch, handoff.session == session, handoff.frames.count == Int(offer.streams) else {
+            guard handoff.epoch == offer.epoch, handoff.session == offer.session, handoff.frames.count == Int(offer.streams) else {
                 throw TurntableError(
                     .protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
             }

@@ -78,6 +78,8 @@ public protocol FrameSink: AnyObject, Sendable {
 
 /// The control stream. Any thread sends; one thread receives.
 public protocol ControlChannel: AnyObject, Sendable {
+    /// What the data streams that belong to this control stream name in their prefaces.
+    var attachment: AttachmentID { get }
     func send(_ message: ControlMessage) throws(TurntableError)
     /// The next message, or nil if none came within `limit`.
     func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage?
@@ -86,15 +88,15 @@ public protocol ControlChannel: AnyObject, Sendable {
 
 /// Opens connections to a target.
 public protocol SourceTransport: AnyObject, Sendable {
-    /// Connects the control stream and sends its preface.
+    /// Connects the control stream; returns when the target has welcomed it.
     func connectControl() throws(TurntableError) -> any ControlChannel
-    /// Connects data stream `index` of `session`, after the control stream.
-    func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender
+    /// Connects data stream `index` of the control stream that has `attachment`.
+    func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender
 }
 
-/// A connection that arrived at a target, after its preface.
+/// A connection that arrived at a target, after its preface; a control stream was welcomed.
 public enum IncomingConnection: Sendable {
-    case control(any ControlChannel, Preface, peer: String)
+    case control(any ControlChannel, peer: String)
     case data(any FrameReceiver, Preface)
 }
 

@@ -60,12 +60,14 @@ public import WireFormat
     public func connectControl() throws(TurntableError) -> any ControlChannel {
         let connection = connect()
         try connection.write(Preface(role: .control).encoded())
-        return LoopbackControl(connection)
+        let control = LoopbackControl(connection)
+        control.welcome(try Greeting.await(on: control))
+        return control
     }
 
-    public func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
+    public func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
         let connection = connect()
-        try connection.write(Preface(role: .data, stream: UInt16(index), session: session).encoded())
+        try connection.write(Preface(role: .data, stream: UInt16(index), attachment: attachment).encoded())
         return LoopbackSender(connection, pages: pages, roundTrip: roundTrip, rate: rate)
     }
 
@@ -86,7 +88,12 @@ public import WireFormat
         do {
             let preface = try Preface.decode(try connection.read(Preface.bytes, within: Limits.helloTime))
             switch preface.role {
-            case .control: return .control(LoopbackControl(connection), preface, peer: "loopback")
+            case .control:
+                let control = LoopbackControl(connection, attachment: .random())
+                let answer = Greeting.answer(to: preface, attachment: control.attachment)
+                try control.send(answer)
+                if case .refused(let refusal) = answer { throw TurntableError(.protocol, "a control stream", refusal.reason) }
+                return .control(control, peer: "loopback")
             case .data: return .data(LoopbackReceiver(connection, stream: Int(preface.stream)), preface)
             }
         } catch {

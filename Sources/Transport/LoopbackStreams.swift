@@ -9,8 +9,15 @@ final class LoopbackControl: ControlChannel {
     private let connection: LoopbackConnection
     /// Whole messages only: a lock keeps two senders' bytes apart.
     private let sending = Monitor(())
+    private let named: Monitor<AttachmentID>
+    var attachment: AttachmentID { named.read { $0 } }
 
-    init(_ connection: LoopbackConnection) { self.connection = connection }
+    init(_ connection: LoopbackConnection, attachment: AttachmentID = .none) {
+        self.connection = connection
+        named = Monitor(attachment)
+    }
+
+    func welcome(_ welcome: Welcome) { named.update { $0 = welcome.attachment } }
 
     func send(_ message: ControlMessage) throws(TurntableError) {
         try sending.update { (_: inout Void) throws(TurntableError) in try connection.write(message.encoded()) }

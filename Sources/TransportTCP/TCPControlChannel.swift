@@ -11,9 +11,16 @@ public final class TCPControlChannel: ControlChannel {
     private let isShutDown = Atomic(false)
     /// Whole messages only: a lock keeps two senders' bytes apart.
     private let sending = Monitor(())
+    private let named: Monitor<AttachmentID>
+    public var attachment: AttachmentID { named.read { $0 } }
 
-    /// The process's clock at the moment of the last message, either way.
-    init(socket: consuming Descriptor) { self.socket = socket }
+    init(socket: consuming Descriptor, attachment: AttachmentID = .none) {
+        self.socket = socket
+        named = Monitor(attachment)
+    }
+
+    /// The source learns its attachment from the target.
+    func welcome(_ welcome: Welcome) { named.update { $0 = welcome.attachment } }
 
     public func send(_ message: ControlMessage) throws(TurntableError) {
         let bytes = message.encoded()

@@ -24,10 +24,12 @@ public final class TCPSourceTransport: SourceTransport {
             measuredRoundTrip.update { $0 = Nanoseconds(Int64(information.rtt_microseconds) * 1000) }
         }
         try Socket.write(socket, Preface(role: .control).encoded(), what: "greeting \(address)")
-        return TCPControlChannel(socket: socket)
+        let control = TCPControlChannel(socket: socket)
+        control.welcome(try Greeting.await(on: control))
+        return control
     }
 
-    public func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
+    public func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
         let roundTrip = options.roundTrip ?? measuredRoundTrip.read { $0 }
         let wanted = options.sendBufferBytes(roundTrip: roundTrip)
         let congestion = options.congestionControl(roundTrip: roundTrip)
@@ -56,7 +58,7 @@ public final class TCPSourceTransport: SourceTransport {
         if granted < wanted {
             notes.append("send buffer \(ByteCount(Int(granted))) of \(ByteCount(wanted)) wanted: raise net.core.wmem_max or run as root")
         }
-        let preface = Preface(role: .data, stream: UInt16(index), session: session)
+        let preface = Preface(role: .data, stream: UInt16(index), attachment: attachment)
         try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
         let line = describe(socket, granted, notes)
         return TCPFrameSender(socket: socket, index: index, pages: pages, options: options, line: line)

@@ -61,7 +61,11 @@ public final class TCPTargetTransport: TargetTransport {
             switch preface.role {
             case .control:
                 try configureControl(socket)
-                return .control(TCPControlChannel(socket: socket), preface, peer: peer)
+                let control = TCPControlChannel(socket: socket, attachment: .random())
+                let answer = Greeting.answer(to: preface, attachment: control.attachment)
+                try control.send(answer)
+                if case .refused(let refusal) = answer { throw TurntableError(.protocol, "a control stream", refusal.reason) }
+                return .control(control, peer: peer)
             case .data:
                 try Socket.setTimeouts(socket, receive: Limits.pollTime, send: Limits.pollTime)
                 return .data(TCPFrameReceiver(socket: socket, stream: Int(preface.stream)), preface)

@@ -27,13 +27,11 @@ public enum ControlMessage: Equatable, Sendable {
 /// The target's answer to a control preface.
 public struct Welcome: Equatable, Sendable {
     public var version: UInt16
-    public var session: SessionID
-    /// Data streams the target takes at most.
-    public var maximumStreams: UInt16
-    public init(version: UInt16, session: SessionID, maximumStreams: UInt16) {
+    /// What the data streams of this connection must name.
+    public var attachment: AttachmentID
+    public init(version: UInt16, attachment: AttachmentID) {
         self.version = version
-        self.session = session
-        self.maximumStreams = maximumStreams
+        self.attachment = attachment
     }
 }
 
@@ -60,6 +58,7 @@ public struct Offer: Equatable, Sendable {
     }
     public static let maximumPopulations = 4096
 
+    public var session: SessionID
     /// The epoch in which the target would run the machine.
     public var epoch: Epoch
     public var machine: String
@@ -69,7 +68,11 @@ public struct Offer: Equatable, Sendable {
     /// The adapter's description of the machine; opaque here.
     public var description: [UInt8]
 
-    public init(epoch: Epoch, machine: String, streams: UInt16, regions: [Region], populations: [Population], description: [UInt8]) {
+    public init(
+        session: SessionID, epoch: Epoch, machine: String, streams: UInt16, regions: [Region], populations: [Population],
+        description: [UInt8]
+    ) {
+        self.session = session
         self.epoch = epoch
         self.machine = machine
         self.streams = streams
@@ -133,10 +136,10 @@ extension ControlMessage {
         case .welcome(let welcome):
             kind = .welcome
             body.append(welcome.version)
-            body.append(welcome.session)
-            body.append(welcome.maximumStreams)
+            body.append(welcome.attachment)
         case .offer(let offer):
             kind = .offer
+            body.append(offer.session)
             body.append(offer.epoch.value)
             body.append(text: offer.machine)
             body.append(offer.streams)
@@ -212,7 +215,7 @@ extension ControlMessage {
         let message: ControlMessage
         switch kind {
         case .welcome:
-            message = .welcome(Welcome(version: try reader.read(), session: try reader.readSession(), maximumStreams: try reader.read()))
+            message = .welcome(Welcome(version: try reader.read(), attachment: try reader.readID()))
         case .offer:
             message = .offer(try Offer(from: &reader))
         case .offered:
@@ -225,7 +228,7 @@ extension ControlMessage {
             message = .pong(try reader.read())
         case .handoff:
             let epoch = Epoch(try reader.read())
-            let session = try reader.readSession()
+            let session: SessionID = try reader.readID()
             var frames: [UInt64] = []
             for _ in 0..<(try reader.readCount(atMost: Limits.streams)) { frames.append(try reader.read()) }
             let position = reader.offset
@@ -249,6 +252,7 @@ extension ControlMessage {
 
 extension Offer {
     fileprivate init(from reader: inout MessageReader) throws(WireError) {
+        session = try reader.readID()
         epoch = Epoch(try reader.read())
         machine = try reader.readText(atMost: Limits.nameBytes)
         let streamsAt = reader.offset
@@ -286,14 +290,14 @@ extension Offer {
 }
 
 extension MessageWriter {
-    fileprivate mutating func append(_ session: SessionID) {
-        append(session.high)
-        append(session.low)
+    fileprivate mutating func append<Named>(_ identifier: RandomID<Named>) {
+        append(identifier.high)
+        append(identifier.low)
     }
 }
 
 extension MessageReader {
-    fileprivate mutating func readSession() throws(WireError) -> SessionID { SessionID(high: try read(), low: try read()) }
+    fileprivate mutating func readID<Named>() throws(WireError) -> RandomID<Named> { RandomID(high: try read(), low: try read()) }
 }
 
 extension String {

@@ -1,6 +1,6 @@
 // The first 32 bytes of every connection, from the side that connects. All integers are little-endian.
 //
-//   preface = magic "TURNTBL\n" | lowestVersion u16 | highestVersion u16 | role u16 | stream u16 | session (16 bytes)
+//   preface = magic "TURNTBL\n" | lowestVersion u16 | highestVersion u16 | role u16 | stream u16 | attachment (16 bytes)
 //
 // Version rule: the target answers a control preface with the highest version both speak (Welcome), or refuses. A version
 // changes whenever bytes mean something new; there are no silent extensions.
@@ -13,9 +13,9 @@ public enum ConnectionRole: UInt16, Sendable {
     case data = 1
 }
 
-/// Names one migration between two ends. Random, so that a connection cannot join a session by guessing.
-public struct SessionID: Hashable, Sendable, CustomStringConvertible {
-    public static let none = SessionID(high: 0, low: 0)
+/// 128 random bits that name something: nobody joins it by guessing.
+public struct RandomID<Named>: Hashable, Sendable, CustomStringConvertible {
+    public static var none: RandomID { RandomID(high: 0, low: 0) }
     public var high: UInt64
     public var low: UInt64
 
@@ -24,14 +24,21 @@ public struct SessionID: Hashable, Sendable, CustomStringConvertible {
         self.low = low
     }
 
-    public static func random() -> SessionID {
+    public static func random() -> RandomID {
         var generator = SystemRandomNumberGenerator()
-        return SessionID(high: generator.next(), low: generator.next())
+        return RandomID(high: generator.next(), low: generator.next())
     }
 
-    /// The first eight digits: enough to tell sessions apart in a log, too few to join one.
+    /// The first eight digits: enough to tell two apart in a log, too few to join one.
     public var description: String { String(high >> 32, radix: 16) }
 }
+
+/// Names one migration between two ends, chosen by the source. It outlives its connections.
+public typealias SessionID = RandomID<NamedSession>
+/// Names one control stream with its data streams, chosen by the target. A line that is cut ends it.
+public typealias AttachmentID = RandomID<NamedAttachment>
+public enum NamedSession: Sendable {}
+public enum NamedAttachment: Sendable {}
 
 /// The first bytes of a connection.
 public struct Preface: Equatable, Sendable {
@@ -44,15 +51,16 @@ public struct Preface: Equatable, Sendable {
     public var highestVersion: UInt16
     public var role: ConnectionRole
     public var stream: UInt16
-    public var session: SessionID
+    /// Of a data stream: what Welcome named. None on a control stream.
+    public var attachment: AttachmentID
 
     public init(
-        role: ConnectionRole, stream: UInt16 = 0, session: SessionID = .none, lowestVersion: UInt16 = version,
+        role: ConnectionRole, stream: UInt16 = 0, attachment: AttachmentID = .none, lowestVersion: UInt16 = version,
         highestVersion: UInt16 = version
     ) {
         self.role = role
         self.stream = stream
-        self.session = session
+        self.attachment = attachment
         self.lowestVersion = lowestVersion
         self.highestVersion = highestVersion
     }
@@ -64,8 +72,8 @@ public struct Preface: Equatable, Sendable {
         writer.append(highestVersion)
         writer.append(role.rawValue)
         writer.append(stream)
-        writer.append(session.high)
-        writer.append(session.low)
+        writer.append(attachment.high)
+        writer.append(attachment.low)
         return writer.bytes
     }
 
@@ -82,9 +90,9 @@ public struct Preface: Equatable, Sendable {
         }
         let stream: UInt16 = try reader.read()
         guard stream < Limits.streams else { throw WireError(.tooMany, value: UInt64(stream), limit: UInt64(Limits.streams), offset: 14) }
-        let session = SessionID(high: try reader.read(), low: try reader.read())
+        let attachment = AttachmentID(high: try reader.read(), low: try reader.read())
         try reader.end()
-        return Preface(role: role, stream: stream, session: session, lowestVersion: lowest, highestVersion: highest)
+        return Preface(role: role, stream: stream, attachment: attachment, lowestVersion: lowest, highestVersion: highest)
     }
 
     /// The highest version that both this preface and this build speak.

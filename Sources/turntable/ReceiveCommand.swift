@@ -23,7 +23,9 @@ struct ReceiveCommand: ParsableCommand {
               turntable receive --once --qmp /run/turntable/web/qmp.sock
             """)
 
-    @Option(help: ArgumentHelp("Address to listen on; give that of the line between the hosts. Nothing is encrypted yet.", valueName: "address:port"))
+    @Option(
+        help: ArgumentHelp(
+            "Address to listen on; give that of the line between the hosts. Nothing is encrypted yet.", valueName: "address:port"))
     var listen = "127.0.0.1:\(defaultPort)"
     @Flag(help: "End after one machine, with its outcome as exit code.")
     var once = false
@@ -75,7 +77,7 @@ struct ReceiveCommand: ParsableCommand {
 /// Takes connections and gives each session a thread.
 private final class Receiver: Sendable {
     private struct State {
-        var sessions: [SessionID: TargetMigration] = [:]
+        var sessions: [AttachmentID: TargetMigration] = [:]
         var isInterrupted = false
         var outcome: Result<Void, TurntableError>?
     }
@@ -104,9 +106,9 @@ private final class Receiver: Sendable {
             let (isDone, isIdle) = state.read { (once && $0.outcome != nil || $0.isInterrupted, $0.sessions.isEmpty) }
             if isDone && isIdle { break }
             switch try transport.accept(within: Limits.pollTime) {
-            case .control(let control, let preface, let peer): start(control, preface, peer)
+            case .control(let control, let peer): start(control, peer)
             case .data(let receiver, let preface):
-                guard let session = state.read({ $0.sessions[preface.session] }) else {
+                guard let session = state.read({ $0.sessions[preface.attachment] }) else {
                     printer.note("turned away a data stream of a session that is not here")
                     receiver.shutDown()
                     continue
@@ -122,18 +124,14 @@ private final class Receiver: Sendable {
         }
     }
 
-    private func start(_ control: any ControlChannel, _ preface: Preface, _ peer: String) {
-        do throws(WireError) { _ = try preface.commonVersion() } catch {
-            try? control.send(.refused(Refusal(epoch: Epoch(0), reason: "the greeting \(error)")))
-            return printer.note("turned away \(peer): its greeting \(error)")
-        }
+    private func start(_ control: any ControlChannel, _ peer: String) {
         let isFull = state.read { $0.isInterrupted || $0.sessions.count >= (once ? 1 : Limits.sessions) || (once && $0.outcome != nil) }
         if isFull {
             try? control.send(.refused(Refusal(epoch: Epoch(0), reason: "this receiver is busy")))
             return printer.note("turned away \(peer): busy")
         }
         let session = TargetMigration(control: control, host: host) { [printer] in printer.target($0) }
-        state.update { $0.sessions[session.session] = session }
+        state.update { $0.sessions[control.attachment] = session }
         _ = WorkerThread("tt-target") { [self] in
             let outcome: Result<Void, TurntableError>
             do throws(TurntableError) {
@@ -146,7 +144,7 @@ private final class Receiver: Sendable {
             }
             control.shutDown()
             state.update {
-                $0.sessions[session.session] = nil
+                $0.sessions[control.attachment] = nil
                 $0.outcome = outcome
             }
         }

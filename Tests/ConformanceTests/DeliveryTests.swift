@@ -163,7 +163,7 @@ internal import WireFormat
         memory.fillAll(with: &generator)
         let line = try kind.make()
         let (source, accept) = try line.sourceOfDeafTarget()
-        let sender = try source.connectStream(0, session: .random(), pages: memory)
+        let sender = try source.connectStream(0, attachment: .random(), pages: memory)
         let reader = try accept()
         _ = try reader.read(Preface.bytes)
 
@@ -197,14 +197,14 @@ internal import WireFormat
         let session = try Session(kind.make(), streams: 0, pages: memory)
         var generator = SeededGenerator(seed: 5)
         let offer = Offer(
-            epoch: Epoch(7), machine: "naïve", streams: 4, regions: [.init(name: "ram", bytes: 1 << 30)],
+            session: .random(), epoch: Epoch(7), machine: "naïve", streams: 4, regions: [.init(name: "ram", bytes: 1 << 30)],
             populations: [.init(region: 0, firstStripe: 1, stripeCount: 2)], description: generator.bytes(Limits.descriptionBytes))
         let toTarget: [ControlMessage] = [
-            .offer(offer), .ping(.max), .handoff(Handoff(epoch: Epoch(7), session: session.session, frames: [1, 2], deviceStateBytes: 3)),
+            .offer(offer), .ping(.max), .handoff(Handoff(epoch: Epoch(7), session: offer.session, frames: [1, 2], deviceStateBytes: 3)),
             .abort("no"),
         ]
         let toSource: [ControlMessage] = [
-            .welcome(Welcome(version: 1, session: session.session, maximumStreams: 16)), .offered(Epoch(7)), .pong(0),
+            .welcome(Welcome(version: 1, attachment: session.targetControl.attachment)), .offered(Epoch(7)), .pong(0),
             .committed(Committed(epoch: Epoch(7), waitedForStreams: .zero, loadedDeviceState: Nanoseconds(1), resumed: Nanoseconds(2))),
             .refused(Refusal(epoch: Epoch(7), reason: String(repeating: "x", count: Limits.reasonBytes))),
         ]

@@ -6,25 +6,27 @@ internal import WireFormat
 
 /// A control stream and data streams, open at both ends.
 struct Session {
-    var session = SessionID.random()
     var sourceControl: any ControlChannel
     var targetControl: any ControlChannel
     var senders: [any FrameSender] = []
     var receivers: [any FrameReceiver] = []
 
     init(_ line: any Line, streams: Int, pages: any PageSource) throws {
-        sourceControl = try line.source.connectControl()
-        guard case .control(let control, _, _)? = try line.target.accept(within: .seconds(5)) else {
+        let connecting = Background { () throws(TurntableError) in try line.source.connectControl() }
+        guard case .control(let control, _)? = try line.target.accept(within: .seconds(5)) else {
             throw Unexpected("no control stream came")
         }
         targetControl = control
+        sourceControl = try connecting.value()
+        let attachment = control.attachment
+        guard sourceControl.attachment == attachment, attachment != .none else { throw Unexpected("no common attachment") }
         var arrived: [Int: any FrameReceiver] = [:]
-        for index in 0..<streams { senders.append(try line.source.connectStream(index, session: session, pages: pages)) }
+        for index in 0..<streams { senders.append(try line.source.connectStream(index, attachment: attachment, pages: pages)) }
         for _ in 0..<streams {
             guard case .data(let receiver, let preface)? = try line.target.accept(within: .seconds(5)) else {
                 throw Unexpected("no data stream came")
             }
-            guard preface.session == session, arrived[Int(preface.stream)] == nil else { throw Unexpected("a foreign data stream") }
+            guard preface.attachment == attachment, arrived[Int(preface.stream)] == nil else { throw Unexpected("a foreign data stream") }
             arrived[Int(preface.stream)] = receiver
         }
         receivers = (0..<streams).map { arrived[$0]! }

@@ -14,7 +14,7 @@ internal import WireFormat
     func shutDownWakesABlockedSender(_ kind: LineKind) throws {
         let memory = try TestMemory(pages: [256])
         let (source, accept) = try kind.make().sourceOfDeafTarget()
-        let sender = try source.connectStream(0, session: .random(), pages: memory)
+        let sender = try source.connectStream(0, attachment: .random(), pages: memory)
         let deaf = try accept()
         let sent = Monitor(0)
         let sending = Background { () throws(TurntableError) in
@@ -119,7 +119,7 @@ internal import WireFormat
         ] {
             let stranger = try line.stranger()
             try stranger.write(Preface(role: .control).encoded() + bytes)
-            guard case .control(let control, _, _)? = try line.target.accept(within: .seconds(5)) else {
+            guard case .control(let control, _)? = try line.target.accept(within: .seconds(5)) else {
                 throw Unexpected("no control stream came")
             }
             #expect(failure { () throws(TurntableError) in try control.receive(within: .seconds(5)) }?.kind == .protocol)

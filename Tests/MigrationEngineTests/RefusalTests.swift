@@ -78,29 +78,6 @@ internal import WireFormat
         expectUnharmed(stage)
     }
 
-    @Test func moreStreamsThanTheTargetTakesAreRefused() throws {
-        let stage = try Stage()
-        stage.options.streams = 4
-        stage.fromTarget = { message in
-            guard case .welcome(var welcome) = message else { return [message] }
-            welcome.maximumStreams = 3
-            return [.welcome(welcome)]
-        }
-        #expect(stage.run().source.error?.kind == .refused)
-        expectUnharmed(stage)
-    }
-
-    @Test func aTargetOfAnotherVersionIsNotSpokenTo() throws {
-        let stage = try Stage()
-        stage.fromTarget = { message in
-            guard case .welcome(var welcome) = message else { return [message] }
-            welcome.version = 2
-            return [.welcome(welcome)]
-        }
-        #expect(stage.run().source.error?.kind == .protocol)
-        expectUnharmed(stage)
-    }
-
     // MARK: - Before the hand-off
 
     enum Moment: String, CaseIterable { case preparing, copying, paused, saving }

@@ -68,7 +68,7 @@ final class Stage: @unchecked Sendable {
 
     private func serve() throws(TurntableError) {
         switch try loopback.accept(within: .milliseconds(20)) {
-        case .control(let control, _, _)?:
+        case .control(let control, _)?:
             let channel = StagedChannel(
                 control, send: { [self] in hear("T", fromTarget($0)) }, receive: { [self] in toTarget($0) }, after: { _ in })
             controls.update { $0.target = control }
@@ -106,8 +106,8 @@ final class Stage: @unchecked Sendable {
                 control, send: { stage.hear("S", stage.fromSource($0)) }, receive: { stage.toSource($0) },
                 after: { stage.afterSource($0, stage) })
         }
-        func connectStream(_ index: Int, session: SessionID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
-            let sender = try stage.loopback.connectStream(index, session: session, pages: pages)
+        func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
+            let sender = try stage.loopback.connectStream(index, attachment: attachment, pages: pages)
             stage.senders.update { $0.append(sender) }
             return sender
         }
@@ -116,6 +116,7 @@ final class Stage: @unchecked Sendable {
 
 /// A control stream whose messages a test sees and changes.
 final class StagedChannel: ControlChannel {
+    var attachment: AttachmentID { inner.attachment }
     private let inner: any ControlChannel
     private let sending: @Sendable (ControlMessage) -> [ControlMessage]
     private let receiving: @Sendable (ControlMessage) -> [ControlMessage]

@@ -61,12 +61,6 @@ class WrongTarget(SystemTest):
             peer.close()
         self.refuse(serve, 4, "data stream", arguments=("--rate", "50mbit"))
 
-    def test_takes_fewer_streams(self):
-        def serve(peer):
-            peer.send(wire.welcome(streams=2))
-            peer.receive()
-        self.refuse(serve, 3, "4 data streams", "--streams", arguments=("--streams", "4"))
-
     def test_says_that_it_runs_what_it_was_not_given(self):
         def serve(peer):
             peer.read(32)

@@ -26,15 +26,15 @@ def text(value):
 
 
 def offer(arguments, regions, machine="m", streams=1, epoch=2):
-    body = struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
+    body = bytes(range(16)) + struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
     for name, size in regions:
         body += text(name) + struct.pack("<Q", size)
     body += struct.pack("<I", 0)
     return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True})))
 
 
-def welcome(version=1, streams=16):
-    return message(WELCOME, struct.pack("<H", version) + bytes(range(16)) + struct.pack("<H", streams))
+def welcome(version=1):
+    return message(WELCOME, struct.pack("<H", version) + bytes(range(16)))
 
 
 def refused(reason):

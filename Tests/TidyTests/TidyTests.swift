@@ -109,8 +109,9 @@ struct TidyTests {
             let most = Self.mostLines
             #expect(file.lines.count <= most, "\(file.path) has \(file.lines.count) lines")
             let columns = file.path.hasPrefix("Tests/") ? Self.mostColumnsInTests : Self.mostColumns
-            for (number, line) in file.lines.enumerated() where line.count > columns
-            { Issue.record("\(file.path):\(number + 1) has \(line.count) columns") }
+            for (number, line) in file.lines.enumerated() where line.count > columns {
+                Issue.record("\(file.path):\(number + 1) has \(line.count) columns")
+            }
             for (number, line) in file.lines.enumerated() where line.hasSuffix(" ") || line.contains("\t") && !file.path.hasPrefix("CShims")
             {
                 Issue.record("\(file.path):\(number + 1) ends in a space or holds a tab")

@@ -32,11 +32,13 @@ struct ControlMessageTests {
 
     @Test func anOfferIsTheseBytes() {
         let offer = Offer(
-            epoch: Epoch(2), machine: "é", streams: 4, regions: [.init(name: "r", bytes: 0x10_0000)],
+            session: SessionID(high: 0x1122_3344_5566_7788, low: 1), epoch: Epoch(2), machine: "é", streams: 4,
+            regions: [.init(name: "r", bytes: 0x10_0000)],
             populations: [.init(region: 0, firstStripe: 0, stripeCount: 1)], description: [9, 8])
         #expect(
             ControlMessage.offer(offer).encoded() == [
-                53, 0, 0, 0, 2, 0, 0, 0,
+                69, 0, 0, 0, 2, 0, 0, 0,
+                0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 1, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 0xc3, 0xa9,
                 4, 0,
@@ -94,7 +96,7 @@ struct ControlMessageTests {
     private func error(_ message: ControlMessage) -> WireError? { wireError { () throws(WireError) in try decode(message.encoded()) } }
     private func offer(_ change: (inout Offer) -> Void) -> ControlMessage {
         var offer = Offer(
-            epoch: Epoch(1), machine: "m", streams: 1, regions: [.init(name: "r", bytes: 300 * 4096)],
+            session: .none, epoch: Epoch(1), machine: "m", streams: 1, regions: [.init(name: "r", bytes: 300 * 4096)],
             populations: [.init(region: 0, firstStripe: 1, stripeCount: 1)], description: [])
         change(&offer)
         return .offer(offer)

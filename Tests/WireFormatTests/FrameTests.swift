@@ -200,7 +200,7 @@ struct PrefaceTests {
     /// The format must not drift: these bytes are the protocol.
     @Test func aPrefaceIsTheseBytes() {
         let preface = Preface(
-            role: .data, stream: 5, session: SessionID(high: 0x0102030405060708, low: 0x1112131415161718), lowestVersion: 1,
+            role: .data, stream: 5, attachment: AttachmentID(high: 0x0102030405060708, low: 0x1112131415161718), lowestVersion: 1,
             highestVersion: 0x0203)
         let magic: [UInt8] = [0x54, 0x55, 0x52, 0x4e, 0x54, 0x42, 0x4c, 0x0a]
         let rest: [UInt8] = [1, 0, 3, 2, 1, 0, 5, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]
@@ -211,7 +211,7 @@ struct PrefaceTests {
     }
 
     @Test func prefacesKeepToTheirBounds() {
-        let good = Preface(role: .data, stream: UInt16(Limits.streams) - 1, session: .none).encoded()
+        let good = Preface(role: .data, stream: UInt16(Limits.streams) - 1, attachment: .none).encoded()
         #expect(wireError { () throws(WireError) in try Preface.decode(good) } == nil)
         let cases: [(WireError.Reason, [UInt8])] = [
             (.badMagic, good.with(UInt8(0), at: 0)), (.badMagic, good.with(UInt8(13), at: 7)),
@@ -236,7 +236,7 @@ struct PrefaceTests {
 
     /// A log tells sessions apart and lets nobody join one.
     @Test func aSessionIsNotPrintedWhole() {
-        let session = SessionID(high: 0x0123456789abcdef, low: 0xfedcba9876543210)
+        let session = AttachmentID(high: 0x0123456789abcdef, low: 0xfedcba9876543210)
         #expect(session.description == "1234567")
         #expect(SessionID.random() != SessionID.random())
     }

@@ -16,7 +16,7 @@ extension SeededGenerator {
         // Edges as often as anything else.
         [0, 1, .max, .min, Value.random(in: .min ... .max, using: &self)].randomElement(using: &self)!
     }
-    mutating func session() -> SessionID { SessionID(high: number(), low: number()) }
+    mutating func identifier<Named>() -> RandomID<Named> { RandomID(high: number(), low: number()) }
 
     mutating func offer() -> Offer {
         let regions = (0..<Int.random(in: 1...Limits.regions, using: &self)).map { _ in
@@ -33,7 +33,7 @@ extension SeededGenerator {
                 stripeCount: UInt32(UInt64.random(in: 0...stripes - first, using: &self)))
         }
         return Offer(
-            epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes),
+            session: identifier(), epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes),
             streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
             regions: regions, populations: populations, description: bytes(Int.random(in: 0...3000, using: &self)))
     }
@@ -41,14 +41,14 @@ extension SeededGenerator {
     /// A message of each kind.
     mutating func messages() -> [ControlMessage] {
         [
-            .welcome(Welcome(version: number(), session: session(), maximumStreams: number())),
+            .welcome(Welcome(version: number(), attachment: identifier())),
             .offer(offer()),
             .offered(Epoch(number())),
             .refused(Refusal(epoch: Epoch(number()), reason: text(atMost: Limits.reasonBytes))),
             .ping(number()), .pong(number()),
             .handoff(
                 Handoff(
-                    epoch: Epoch(number()), session: session(),
+                    epoch: Epoch(number()), session: identifier(),
                     frames: (0..<Int.random(in: 0...Limits.streams, using: &self)).map { _ in number() },
                     deviceStateBytes: UInt64.random(in: 0...UInt64(Limits.deviceStateBytes), using: &self))),
             .committed(
@@ -62,7 +62,7 @@ extension SeededGenerator {
     mutating func preface() -> Preface {
         Preface(
             role: Bool.random(using: &self) ? .control : .data, stream: UInt16.random(in: 0..<UInt16(Limits.streams), using: &self),
-            session: session(), lowestVersion: number(), highestVersion: number())
+            attachment: identifier(), lowestVersion: number(), highestVersion: number())
     }
 }
 
