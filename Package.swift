@@ -32,7 +32,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: [
-        .target(name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC),
+        .target(
+            name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC, linkerSettings: [.linkedLibrary("xxhash")]),
         library("TurntableCore"),
         library("TurntableLinux", ["TurntableCore", "CTurntableLinux"]),
         library("WireFormat", ["TurntableCore"]),

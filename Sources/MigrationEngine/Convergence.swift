@@ -22,10 +22,16 @@ public struct BlackoutPrediction: Sendable, Equatable, Codable {
     public var oneWay: Nanoseconds
     /// Saving and loading the device state.
     public var device: Nanoseconds
-    public var total: Nanoseconds { pause + lastBytes + oneWay + device }
+    /// Comparing memory, if that is done before the machine runs.
+    public var verification: Nanoseconds
+    public var total: Nanoseconds { pause + lastBytes + oneWay + device + verification }
 
     /// - Parameter drain: what draining the dirty log took before, if it keeps the machine still.
-    public init(pagesLeft: PageCount, unsent: ByteCount, line: LineEstimate, device cost: DeviceCost, drain: Nanoseconds = .zero) {
+    public init(
+        pagesLeft: PageCount, unsent: ByteCount, line: LineEstimate, device cost: DeviceCost, drain: Nanoseconds = .zero,
+        verification: Nanoseconds = .zero
+    ) {
+        self.verification = verification
         pause = Self.pauseTime + drain
         let left = pagesLeft.value * (pageBytes + Extent.bytes) + unsent.value + cost.bytes.value
         lastBytes = line.rate.time(for: ByteCount(left))
@@ -96,11 +102,11 @@ public struct Convergence: Sendable {
         }
         let figures = """
             predicted \(prediction.total) (pause \(prediction.pause), last pages \(prediction.lastBytes), one way \(prediction.oneWay), \
-            devices \(prediction.device)), \
+            devices \(prediction.device)\(prediction.verification > .zero ? ", comparing memory \(prediction.verification)" : "")), \
             budget \(budget), \(round.pagesLeft.bytes) left after round \(rounds), \
             guest dirties \(ByteCount(Int(round.dirtyBytesPerSecond)))/s, line \(line.rate)
             """
-        let floor = prediction.pause + prediction.oneWay + prediction.device
+        let floor = prediction.pause + prediction.oneWay + prediction.device + prediction.verification
         if floor > budget {
             return .refuse("the budget is below what the pause, the line and the devices alone take, \(floor): \(figures)")
         }

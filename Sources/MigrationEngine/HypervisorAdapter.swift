@@ -2,6 +2,7 @@
 // machine, saves what is not memory, and starts it again. Calls block and end within Limits.hypervisorTime.
 
 public import TurntableCore
+public import TurntableLinux
 public import WireFormat
 
 /// What saving and loading the device state costs, as far as is known before it happens.
@@ -19,7 +20,7 @@ public struct DeviceCost: Sendable, Codable, Equatable {
 /// A running machine that can be sent.
 public protocol SourceMachine: AnyObject, Sendable {
     var name: String { get }
-    /// The right to run that this machine runs under.
+    /// The right to run that this machine runs under; follows ``reclaim(_:)``.
     var epoch: Epoch { get }
     /// What the target's host needs to know to make the same machine; opaque to the engine.
     var description: [UInt8] { get }
@@ -28,14 +29,26 @@ public protocol SourceMachine: AnyObject, Sendable {
     /// False if it is paused, which it then stays at the target.
     var isRunning: Bool { get }
 
+    /// What a migration of this machine must not forget when its process dies: zeroes, or what an earlier process left.
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
+    /// The migration is over: nothing of it is kept.
+    func forgetSession()
+    /// An earlier process of this migration was killed, perhaps while it held the machine still: from now on ``isRunning``
+    /// is `wasRunning`, and ``resume()`` lets the machine run if it does not.
+    func takeUp(wasRunning: Bool) throws(TurntableError)
+
     /// Begins to log writes: everything written from now on is in the log. `streams` threads will drain it.
-    func startDirtyLog(streams: Int) throws(TurntableError) -> any DirtyLog
+    /// - Parameter isContinued: what was logged for an earlier process of this migration is kept, if the log can
+    ///   (``DirtyLog/isContinued``).
+    func startDirtyLog(streams: Int, isContinued: Bool) throws(TurntableError) -> any DirtyLog
     /// Returns when no processor of the machine runs and no device writes its memory.
     func pause() throws(TurntableError)
     /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused.
     func saveDeviceState() throws(TurntableError) -> [UInt8]
     /// Lets a paused machine run on here: the migration was given up before the hand-off.
     func resume() throws(TurntableError)
+    /// The target gave the right to run back: the machine runs here under `epoch`. Before ``resume()``.
+    func reclaim(_ epoch: Epoch) throws(TurntableError)
     /// Ends the machine here: it runs at the target.
     func discard()
     /// Throws if the machine is gone.
@@ -47,6 +60,10 @@ public protocol TargetMachine: AnyObject, Sendable {
     var pages: any PageSink { get }
     /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
     var isRunning: Bool { get }
+    /// What a receiver must not forget when its process dies: zeroes, or what an earlier process left.
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
+    /// The machine is here, or never will be: nothing of the session is kept.
+    func forgetSession()
     /// Takes the device state, all memory being in place; the machine is then ready to run.
     func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError)
     /// Lets the machine run.
@@ -68,5 +85,10 @@ extension TargetMachine {
 /// Makes machines at a target.
 public protocol TargetHost: AnyObject, Sendable {
     /// Checks the offer against what the operator allows and makes the machine: its memory and its stopped hypervisor.
-    func prepare(_ offer: Offer) throws(TurntableError) -> any TargetMachine
+    /// Both outlive this process for `resumeWindow`.
+    func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine
+    /// The machine that an earlier process prepared for this offer's session, and that still waits. Nil if there is none.
+    func find(_ offer: Offer) throws(TurntableError) -> (any TargetMachine)?
+    /// Whether ``find(_:)`` would find one for that session.
+    func isWaiting(_ session: SessionID) throws(TurntableError) -> Bool
 }

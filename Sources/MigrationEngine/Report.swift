@@ -1,5 +1,10 @@
 // What a migration says while it runs and when it is over. Encodable: `--json` prints these as they are.
 
+internal import Transport
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
 /// One round of pre-copy, after it.
 public struct RoundReport: Sendable, Codable, Equatable {
     public var round: Int
@@ -36,6 +41,8 @@ public struct BlackoutReport: Sendable, Codable, Equatable {
     /// Last pages and device state, which are sent side by side.
     public var lastPagesMilliseconds: Double
     public var deviceSaveMilliseconds: Double
+    /// Of the source's memory, if it is compared before the hand-off.
+    public var digestMilliseconds: Double
     public var oneWayMilliseconds: Double
     /// At the target, until every stream had delivered.
     public var drainMilliseconds: Double
@@ -67,6 +74,61 @@ public struct MigrationReport: Sendable, Codable, Equatable {
     public var withdrawnPauses: Int
     /// False if the machine was paused, and stayed so.
     public var isRunning = true
+    /// Attachments: one, and one more for each time that the line came back.
+    public var attachments = 1
+    /// Pages that were on their way when the line was cut.
+    public var pagesSentAgain = 0
+    /// Nil if memory was not compared.
+    public var verification: VerificationReport?
+}
+
+/// What the comparison of the target's memory with the source's gave.
+public struct VerificationReport: Sendable, Codable, Equatable {
+    public var stripesCompared: Int
+    public var stripesDiffering: Int
+    /// The first of those that differ: region and stripe of 1 MiB.
+    public var examples: [String]
+
+    init(_ verified: Verified, _ regions: [MemoryRegion]) {
+        stripesCompared = Int(clamping: verified.stripesCompared)
+        stripesDiffering = Int(clamping: verified.stripesDiffering)
+        examples = verified.examples.map { example in
+            let region = Int(example.region)
+            return "\(region < regions.count ? regions[region].name : "region \(region)") + \(example.stripe) MiB"
+        }
+    }
+}
+
+extension SourceMigration {
+    func makeReport(_ session: SourceSession, _ target: Committed, _ senders: [StripeSender]) -> MigrationReport {
+        let roundTrip = state.read { $0.meter.roundTrip }
+        let oneWay = roundTrip / 2
+        let source = session.blackout
+        var sum = session.earlier
+        sum += total(senders)
+        let blackout = BlackoutReport(
+            pauseMilliseconds: (source.paused - source.began).milliseconds,
+            lastScanMilliseconds: (source.scanned - source.paused).milliseconds,
+            lastPagesMilliseconds: (source.handedOff - source.scanned).milliseconds,
+            deviceSaveMilliseconds: (source.deviceSaved - source.scanned).milliseconds,
+            digestMilliseconds: (source.digested - source.deviceSaved).milliseconds,
+            oneWayMilliseconds: oneWay.milliseconds,
+            drainMilliseconds: target.waitedForStreams.milliseconds,
+            deviceLoadMilliseconds: target.loadedDeviceState.milliseconds,
+            resumeMilliseconds: target.resumed.milliseconds,
+            totalMilliseconds: (source.handedOff - source.began + oneWay + target.waitedForStreams + target.loadedDeviceState
+                + target.resumed).milliseconds,
+            predictedMilliseconds: (session.prediction?.total ?? .zero).milliseconds, budgetMilliseconds: options.budget.milliseconds,
+            lastPages: source.lastPages.value, deviceStateBytes: session.deviceState.count)
+        return MigrationReport(
+            machine: machine.name, epoch: session.epoch.value, streams: senders.map(\.summary),
+            roundTripMilliseconds: roundTrip.milliseconds, totalSeconds: (Clock.now - session.started).seconds,
+            memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value }, pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire,
+            bulkRateBitsPerSecond: session.rounds.first?.rateBitsPerSecond ?? 0, rounds: session.rounds, blackout: blackout,
+            retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions }, withdrawnPauses: session.withdrawnPauses,
+            isRunning: machine.isRunning, attachments: session.attachments, pagesSentAgain: session.pagesSentAgain,
+            verification: session.verification.map { VerificationReport($0, machine.pages.regions) })
+    }
 }
 
 public enum MigrationEvent: Sendable {
@@ -74,6 +136,10 @@ public enum MigrationEvent: Sendable {
     case phase(MigrationPhase)
     case progress(ProgressReport)
     case round(RoundReport)
+    /// The line is cut; the migration goes on when it comes back within so many seconds.
+    case interrupted(String, secondsLeft: Double)
+    /// The line came back; so many pages had been on their way and are sent again.
+    case resumed(pagesSentAgain: Int)
 }
 
 /// Where a migration stands, in order.

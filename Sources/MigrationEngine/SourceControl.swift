@@ -7,31 +7,29 @@ internal import WireFormat
 
 extension SourceMigration {
     /// Reads the control stream until it ends.
-    func listen(_ control: any ControlChannel) {
-        state.update { $0.lastHeard = Clock.now }
+    func listen(_ control: any ControlChannel, _ ledger: SendLedger) {
         while true {
             do throws(TurntableError) {
                 guard let message = try control.receive(within: Limits.pollTime) else {
-                    let (lastHeard, phase) = state.read { ($0.lastHeard, $0.phase) }
-                    let silence = Clock.now - lastHeard
-                    // A target that makes a machine says nothing until it has, and awaitCommitted has a limit of its own.
-                    if phase == .copying || phase == .paused, silence > options.waits.stall {
-                        throw TurntableError(.line, "hearing from the target", "silent for \(silence)")
-                    }
+                    // It answers heartbeats whatever else it does.
+                    let silence = Clock.now - state.read { $0.lastHeard }
+                    if silence > options.waits.stall { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
                     continue
                 }
+                if case .pong(let pong) = message { ledger.confirm(pong.received) }
                 let now = Clock.now
                 state.update { state in
                     state.lastHeard = now
                     switch message {
-                    case .pong(let stamp): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: stamp)))
-                    case .offered where state.phase == .preparing: state.answer = .offered
+                    case .pong(let pong): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: pong.stamp)))
+                    case .offered(let offered) where state.phase == .preparing: state.answer = .offered(offered)
                     case .refused(let refusal): state.answer = .refused(refusal)
-                    case .abort(let reason) where state.phase < .handedOff:
-                        state.answer = .refused(Refusal(epoch: machine.epoch.next, reason: reason))
+                    case .abort(let reason) where state.right != .relinquished:
+                        state.answer = .refused(Refusal(epoch: ledger.epoch, reason: reason))
                     case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.answer = .committed(committed)
-                    case .welcome, .offer, .offered, .ping, .handoff:
+                    case .verified(let verified) where state.right == .committed: state.answer = .verified(verified)
+                    case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution:
                         state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }
@@ -58,8 +56,9 @@ extension SourceMigration {
         switch state.read({ $0.answer }) {
         case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
         case .lost(let error): throw error
-        case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
-        case .offered, nil: return
+        case .committed where state.read({ $0.right }) != .relinquished:
+            throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
+        case .committed, .verified, .offered, nil: return
         }
     }
 
@@ -82,10 +81,15 @@ extension SourceMigration {
 
     func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }
 
+    /// Ends the attachment; when this returns none of its threads is left.
     func endConnections() {
         endStreams()
-        let (control, listener) = state.read { ($0.control, $0.listener) }
+        let (control, listener, senders) = state.update { state in
+            defer { (state.control, state.listener, state.senders, state.answer) = (nil, nil, [], nil) }
+            return (state.control, state.listener, state.senders)
+        }
         control?.shutDown()
         listener?.join()
+        for sender in senders { sender.join() }
     }
 }

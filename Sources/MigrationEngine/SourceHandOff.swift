@@ -6,139 +6,178 @@ internal import TurntableLinux
 internal import WireFormat
 
 extension SourceMigration {
-    /// The machine's standstill at the source. Nil if it turned out too long and the machine was let run on.
-    func handOff(
-        _ epoch: Epoch, _ session: SessionID, _ senders: [StripeSender], _ shared: SendState, _ dirtyLog: any DirtyLog,
-        _ prediction: BlackoutPrediction
-    ) throws(TurntableError) -> SourceBlackout? {
+    /// The machine's standstill at the source, to the hand-off. False if it turned out too long and the machine was let
+    /// run on.
+    func handOff(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> Bool {
         try checkTarget()
         enter(.paused)
         var blackout = SourceBlackout(began: Clock.now)
         do throws(TurntableError) {
+            state.update { $0.right = .paused }
             try machine.pause()
             blackout.paused = Clock.now
-            try dirtyLog.drain(into: shared.pending)
+            try drain(session)
             blackout.scanned = Clock.now
-            blackout.lastPages = shared.pagesLeft
+            blackout.lastPages = session.ledger.pagesLeft
             let line = state.read { $0.meter.estimate }
-            let now = BlackoutPrediction(pagesLeft: blackout.lastPages, unsent: unsent(senders), line: line, device: machine.deviceCost)
+            let now = BlackoutPrediction(
+                pagesLeft: blackout.lastPages, unsent: unsent(senders), line: line, device: machine.deviceCost,
+                verification: verificationTime)
             guard blackout.scanned - blackout.began + now.total - now.pause <= options.budget else { return try withdraw(now) }
 
             for sender in senders { sender.start(.round(.max, refresh: false)) }
-            let deviceState = try machine.saveDeviceState()
+            session.deviceState = try machine.saveDeviceState()
             blackout.deviceSaved = Clock.now
-            blackout.deviceStateBytes = deviceState.count
+            if options.verification == .before { try sendDigests() }
+            blackout.digested = Clock.now
             try finishJobs(senders)
-            senders[0].start(.deviceState(deviceState))
+            senders[0].start(.deviceState(session.deviceState))
+            session.ledger.deviceState = session.deviceState
             try finishJobs(senders)
 
             let rest = line.rate.time(for: unsent(senders)) + line.oneWay + machine.deviceCost.load
             guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(now) }
         } catch {
             // Nothing was handed off: the machine runs on here, if it can.
-            try? machine.resume()
+            try? letRunOn()
             throw error
         }
+        try relinquish(session)
+        blackout.handedOff = Clock.now
+        session.blackout = blackout
+        say(makeHandoff(session))
+        return true
+    }
 
-        let control = state.read { $0.control }
-        let handoff = Handoff(
-            epoch: epoch, session: session, frames: senders.map(\.counts.frames), deviceStateBytes: UInt64(blackout.deviceStateBytes))
+    /// Gives the right to run up. Throws if somebody was faster: then the machine runs on here.
+    private func relinquish(_ session: SourceSession) throws(TurntableError) {
         // In one step: what was said until now counts, and nothing that is said from now on takes the right back.
         let isOpen = state.update { state in
             let isOpen = !state.isCancelled && state.answer == nil
-            if isOpen { state.phase = .handedOff }
+            if isOpen { (state.phase, state.right) = (.handedOff, .relinquished) }
             return isOpen
         }
-        if !isOpen {
-            try machine.resume()
-            try checkCancelled()
-            try checkTarget()
-            // It runs on here, so nothing below may be reached.
-            throw TurntableError(.protocol, "the target", "it sent a message that is not for now")
+        do throws(TurntableError) {
+            if !isOpen {
+                try checkCancelled()
+                try checkTarget()
+                throw TurntableError(.protocol, "the target", "it sent a message that is not for now")
+            }
+            // Survives this process before the first byte goes; the disk hears of it later (docs/promise.md).
+            try session.journal.write(session.record(.handoff))
+        } catch {
+            try letRunOn()
+            throw error
         }
-        blackout.handedOff = Clock.now
-        // From the first byte on the machine is the target's. An error here no longer means that it was not sent.
-        try? control?.send(.handoff(handoff))
-        report(.phase(.handedOff))
-        return blackout
+        session.isHandedOff = true
     }
 
-    func withdraw(_ prediction: BlackoutPrediction) throws(TurntableError) -> SourceBlackout? {
-        try machine.resume()
+    /// From its first byte on the machine is the target's. An error here does not mean that it was not sent.
+    private func say(_ handoff: Handoff) {
+        try? state.read({ $0.control })?.send(.handoff(handoff))
+        report(.phase(.handedOff))
+    }
+
+    private func makeHandoff(_ session: SourceSession) -> Handoff {
+        Handoff(
+            epoch: session.epoch, session: session.identifier, frames: (0..<session.ledger.streams).map { session.ledger.started($0) },
+            deviceStateBytes: UInt64(session.deviceState.count))
+    }
+
+    /// After a cut: what the target lacks of a machine that is its own already.
+    func handOffAgain(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> Committed {
+        for sender in senders { sender.start(.round(.max, refresh: false)) }
+        if options.verification == .before { try sendDigests() }
+        try finishJobs(senders)
+        senders[0].start(.deviceState(session.deviceState))
+        try finishJobs(senders)
+        state.update { $0.phase = .handedOff }
+        say(makeHandoff(session))
+        return try awaitCommitted(session)
+    }
+
+    private func withdraw(_ prediction: BlackoutPrediction) throws(TurntableError) -> Bool {
+        try letRunOn()
         report(
             .note(
                 "paused, but what was left would have taken \(prediction.total), over the budget of \(options.budget): the machine runs on")
         )
-        return nil
+        return false
     }
 
-    func finishJobs(_ senders: [StripeSender]) throws(TurntableError) {
+    private func letRunOn() throws(TurntableError) {
+        state.update { $0.right = .offering }
+        try machine.resume()
+    }
+
+    private func finishJobs(_ senders: [StripeSender]) throws(TurntableError) {
         for sender in senders {
             while try !sender.isDone(within: Limits.pollTime) {
-                try checkCancelled()
+                heartbeat()
+                if right != .relinquished { try checkCancelled() }
                 try checkTarget()
             }
         }
     }
 
-    func awaitCommitted(_ epoch: Epoch) throws(TurntableError) -> Committed {
-        let answer = state.wait(atMost: options.waits.commit) { $0.answer }
-        let unknown = "the machine is stopped and preserved here; do not resume it before you know that the target does not run it"
+    /// Waits for what became of the hand-off. Returns if the target runs the machine.
+    func awaitCommitted(_ session: SourceSession) throws(TurntableError) -> Committed {
+        // Nothing waits for this one: the machine runs at the target meanwhile.
+        try? session.journal.sync()
+        let deadline = Clock.now + options.waits.commit
+        var answer: Answer?
+        while answer == nil, Clock.now < deadline {
+            heartbeat()
+            answer = state.wait(atMost: Limits.pollTime) { $0.answer }
+        }
+        let what = "waiting for the target to say that it runs \(machine.name)"
         switch answer {
-        case .committed(let committed) where committed.epoch == epoch:
-            enter(.completed)
-            let senders = state.read { $0.senders }
-            for sender in senders { sender.start(.flush) }
-            // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
-            for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
-            machine.discard()
+        case .committed(let committed) where committed.epoch == session.epoch:
+            // Not durable, not known: the ledger still says how to ask again.
+            try session.journal.log(session.record(.committed))
+            state.update { state in
+                state.right = .committed
+                state.answer = nil
+            }
             return committed
-        case .refused(let refusal) where refusal.epoch == epoch:
-            // The target did not run it and gives the right back.
-            try machine.resume()
-            throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
-        case .refused(let refusal):
-            throw TurntableError(
-                .relinquished, "the target", "it refused epoch \(refusal.epoch.value) instead of \(epoch.value); \(unknown)")
+        case .refused(let refusal): return try heed(refusal, session)
         case .committed(let committed):
             throw TurntableError(
-                .relinquished, "the target", "it answered for epoch \(committed.epoch.value) instead of \(epoch.value); \(unknown)")
-        case .lost(let error):
-            throw TurntableError(.relinquished, "waiting for the target to say that it runs \(machine.name)", "\(error.why); \(unknown)")
-        case .offered, nil:
-            throw TurntableError(
-                .relinquished, "waiting for the target to say that it runs \(machine.name)",
-                "no answer for \(options.waits.commit); \(unknown)")
+                .relinquished, "the target",
+                "it answered for epoch \(committed.epoch.value) instead of \(session.epoch.value); \(Self.preserved)")
+        case .lost(let error): throw TurntableError(.line, what, error.why)
+        case .verified, .offered: throw TurntableError(.line, what, "it sent a message that is not for now")
+        case nil: throw TurntableError(.line, what, "no answer for \(options.waits.commit)")
         }
     }
 
-    func finish(
-        _ source: SourceBlackout, _ target: Committed, _ prediction: BlackoutPrediction, _ rounds: [RoundReport], _ withdrawn: Int,
-        _ senders: [StripeSender], _ epoch: Epoch, _ started: Nanoseconds
-    ) -> MigrationReport {
-        let roundTrip = state.read { $0.meter.roundTrip }
-        let oneWay = roundTrip / 2
-        let ended = Clock.now
-        let sum = total(senders)
-        let blackout = BlackoutReport(
-            pauseMilliseconds: (source.paused - source.began).milliseconds,
-            lastScanMilliseconds: (source.scanned - source.paused).milliseconds,
-            lastPagesMilliseconds: (source.handedOff - source.scanned).milliseconds,
-            deviceSaveMilliseconds: (source.deviceSaved - source.scanned).milliseconds,
-            oneWayMilliseconds: oneWay.milliseconds,
-            drainMilliseconds: target.waitedForStreams.milliseconds,
-            deviceLoadMilliseconds: target.loadedDeviceState.milliseconds,
-            resumeMilliseconds: target.resumed.milliseconds,
-            totalMilliseconds: (source.handedOff - source.began + oneWay + target.waitedForStreams + target.loadedDeviceState
-                + target.resumed).milliseconds,
-            predictedMilliseconds: prediction.total.milliseconds, budgetMilliseconds: options.budget.milliseconds,
-            lastPages: source.lastPages.value, deviceStateBytes: source.deviceStateBytes)
-        return MigrationReport(
-            machine: machine.name, epoch: epoch.value, streams: senders.map(\.summary), roundTripMilliseconds: roundTrip.milliseconds,
-            totalSeconds: (ended - started).seconds, memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value },
-            pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire, bulkRateBitsPerSecond: rounds.first?.rateBitsPerSecond ?? 0,
-            rounds: rounds, blackout: blackout, retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions },
-            withdrawnPauses: withdrawn, isRunning: machine.isRunning)
+    /// A no after the hand-off: if it is about this epoch, the target never ran the machine and gives the right back.
+    func heed<Value>(_ refusal: Refusal, _ session: SourceSession) throws(TurntableError) -> Value {
+        // Only the host that was offered the machine can say so; it answered this attachment's offer, or the host is known.
+        guard refusal.epoch == session.epoch else {
+            throw TurntableError(
+                .line, "the target", "it refused epoch \(refusal.epoch.value) instead of \(session.epoch.value): \(refusal.reason)")
+        }
+        try session.journal.log(session.record(.refused, detail: refusal.reason, signature: refusal.signature))
+        state.update { $0.right = .reclaimed }
+        try machine.reclaim(session.epoch.next)
+        try machine.resume()
+        throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
+    }
+
+    /// The machine is the target's: compares memory if that is wanted, and lets its remains go.
+    func finish(_ session: SourceSession, _ committed: Committed, _ senders: [StripeSender]) -> MigrationReport {
+        enter(.completed)
+        for sender in senders { sender.start(.flush) }
+        // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
+        for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
+        if options.verification != .off { session.verification = verify(session) }
+        let differs = (session.verification?.stripesDiffering ?? 0) > 0
+        if !differs { machine.discard() }
+        let report = makeReport(session, committed, senders)
+        session.ledger.clear()
+        machine.forgetSession()
+        return report
     }
 }
 
@@ -148,9 +187,9 @@ struct SourceBlackout {
     var paused = Nanoseconds.zero
     var scanned = Nanoseconds.zero
     var deviceSaved = Nanoseconds.zero
+    var digested = Nanoseconds.zero
     var handedOff = Nanoseconds.zero
     var lastPages = PageCount(0)
-    var deviceStateBytes = 0
 
     init(began: Nanoseconds) { self.began = began }
 }

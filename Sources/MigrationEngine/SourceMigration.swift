@@ -1,14 +1,16 @@
 // The source's side of a migration, from the greeting to the answer after the hand-off.
 //
-//   connecting → preparing → copying ⇄ paused → handedOff → completed
+//   phase   connecting → preparing → copying ⇄ paused → handedOff → completed
+//   right   owning → offering ⇄ paused → relinquished → committed | reclaimed
 //
-// In `paused` nothing waits for the target. With the first byte of Handoff the state is handedOff: from there on the
-// machine stays stopped here, whatever happens, unless the target refuses.
+// A cut line ends an attachment, and the migration goes on with another (SourceSession.swift). In `paused` nothing waits
+// for the target. Before the first byte of Handoff the right is given up (`relinquished`): from there on the machine stays
+// still here, whatever happens, unless the target refuses.
 
 public import Transport
 public import TurntableCore
 internal import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 public struct MigrationOptions: Sendable {
     public var streams = 1
@@ -18,6 +20,11 @@ public struct MigrationOptions: Sendable {
     public var statedRate: BitRate?
     /// The round trip, if the caller knows it.
     public var roundTrip: Nanoseconds?
+    /// How long a cut line is waited for; zero ends the migration with the line.
+    public var resumeWindow = Limits.resumeWindow
+    public var verification = Verification.after
+    /// The target as the journal names it.
+    public var peer = ""
     public var waits = MigrationWaits()
     public init() {}
 }
@@ -33,47 +40,52 @@ public struct MigrationWaits: Sendable {
 public final class SourceMigration: Sendable {
     let machine: any SourceMachine
     let transport: any SourceTransport
+    let journals: Journals
     let options: MigrationOptions
     let report: @Sendable (MigrationEvent) -> Void
-    let session = SessionID.random()
     let state = Monitor(State())
 
     struct State {
         var phase = MigrationPhase.connecting
+        var right = SourceRight.owning
         var isCancelled = false
+        var meter = LineMeter(statedRate: nil)
+        // Of the attachment.
         var control: (any ControlChannel)?
         var listener: WorkerThread?
         var senders: [StripeSender] = []
         /// What the target said, when it was more than a heartbeat.
         var answer: Answer?
-        var meter = LineMeter(statedRate: nil)
         var lastHeard = Nanoseconds.zero
         var lastPing = Nanoseconds.zero
     }
     enum Answer {
-        case offered
+        case offered(Offered)
         case refused(Refusal)
         case committed(Committed)
+        case verified(Verified)
         case lost(TurntableError)
     }
 
     public init(
-        machine: any SourceMachine, transport: any SourceTransport, options: MigrationOptions,
+        machine: any SourceMachine, transport: any SourceTransport, journals: Journals, options: MigrationOptions,
         report: @escaping @Sendable (MigrationEvent) -> Void
     ) {
         self.machine = machine
         self.transport = transport
+        self.journals = journals
         self.options = options
         self.report = report
         state.update { $0.meter = LineMeter(statedRate: options.statedRate) }
     }
 
     public var phase: MigrationPhase { state.read { $0.phase } }
+    public var right: SourceRight { state.read { $0.right } }
 
     /// Asks for an end before the hand-off. False if the right to run was given up already.
     public func cancel() -> Bool {
         let accepted = state.update { state in
-            guard state.phase < .handedOff else { return false }
+            guard [.owning, .offering, .paused].contains(state.right) else { return false }
             state.isCancelled = true
             return true
         }
@@ -84,64 +96,34 @@ public final class SourceMigration: Sendable {
     /// Moves the machine. Throws if it did not; the error's kind says where it runs: everywhere but for
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
-        let started = Clock.now
-        // The streams end after the target was told why.
-        defer { endConnections() }
+        let session = try openSession()
         do throws(TurntableError) {
-            return try migrate(try connect(), started)
+            let report = try carryOn(session)
+            endConnections()
+            return report
         } catch {
-            let (phase, isCancelled, control) = state.read { ($0.phase, $0.isCancelled, $0.control) }
-            if phase >= .handedOff { throw error }
-            var cause = isCancelled ? TurntableError(.cancelled, "moving \(machine.name)", "cancelled; the machine runs on here") : error
-            if cause.kind == .line, let refusal = refusalOnItsWay() { cause = refusal }
-            // Whatever else failed, it failed because of that.
-            do { try machine.checkAlive() } catch { cause = error }
-            try? control?.send(.abort(cause.description))
-            throw cause
+            throw close(session, after: error)
         }
     }
 
-    private func connect() throws(TurntableError) -> any ControlChannel {
-        enter(.connecting)
-        let control = try transport.connectControl()
-        state.update { $0.control = control }
-        try checkCancelled()
-        let listener = WorkerThread("tt-control") { [self] in listen(control) }
-        state.update { $0.listener = listener }
-        return control
-    }
-
-    private func migrate(_ control: any ControlChannel, _ started: Nanoseconds) throws(TurntableError)
-        -> MigrationReport
-    {
-        if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
-
-        // Prepare: the streams' windows open while the target makes the machine's shell.
-        enter(.preparing)
-        let shared = SendState(pages: machine.pages, streams: options.streams)
-        let dirtyLog = try machine.startDirtyLog(streams: options.streams)
-        if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
-        populate(shared)
-        let epoch = machine.epoch.next
-        try control.send(.offer(makeOffer(epoch: epoch, shared)))
-        let senders = try connectStreams(control.attachment, shared, dirtyLog)
-        let handshakes = senders.map(\.status.roundTrip)
-        state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
-        if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
-        try awaitOffered()
+    /// One attachment, from its greeting to the migration's end.
+    func attach(_ session: SourceSession) throws(TurntableError) -> MigrationReport {
+        let senders = try prepare(session)
+        guard let offered = try awaitOffered(session) else {
+            return finish(session, try awaitCommitted(session), senders)
+        }
+        try accept(offered, session)
+        if session.isHandedOff { return finish(session, try handOffAgain(session, senders), senders) }
 
         // Copy, until what is left fits the budget.
         enter(.copying)
         var convergence = Convergence(budget: options.budget)
-        var rounds: [RoundReport] = []
-        var withdrawn = 0
-        var prediction: BlackoutPrediction
         while true {
-            let round = try sendRound(UInt32(rounds.count), senders, shared, dirtyLog, previous: rounds.last)
-            rounds.append(round.report)
+            let round = try sendRound(session, senders)
+            session.rounds.append(round.report)
             report(.round(round.report))
-            prediction = round.prediction
-            switch convergence.decide(after: round.outcome, prediction: prediction, line: round.line) {
+            session.prediction = round.prediction
+            switch convergence.decide(after: round.outcome, prediction: round.prediction, line: round.line) {
             case .anotherRound:
                 try letOut(senders, pagesLeft: round.outcome.pagesLeft, line: round.line)
                 continue
@@ -151,17 +133,14 @@ public final class SourceMigration: Sendable {
                     remedy: "raise --downtime, or calm the guest")
             case .pause: break
             }
-            if let blackout = try handOff(epoch, session, senders, shared, dirtyLog, prediction) {
-                let committed = try awaitCommitted(epoch)
-                return finish(blackout, committed, prediction, rounds, withdrawn, senders, epoch, started)
-            }
-            withdrawn += 1
+            if try handOff(session, senders) { return finish(session, try awaitCommitted(session), senders) }
+            session.withdrawnPauses += 1
             enter(.copying)
-            guard withdrawn < Limits.pauseAttempts else {
+            guard session.withdrawnPauses < Limits.pauseAttempts else {
                 throw TurntableError(
                     .refused, "moving \(machine.name) within the downtime budget",
-                    "paused \(withdrawn) times, and each time what was left took longer than the budget of \(options.budget), "
-                        + "last \(prediction.total); the machine runs on here",
+                    "paused \(session.withdrawnPauses) times, and each time what was left took longer than the budget of \(options.budget), "
+                        + "last \(round.prediction.total); the machine runs on here",
                     remedy: "raise --downtime")
             }
         }

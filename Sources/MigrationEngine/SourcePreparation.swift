@@ -1,4 +1,4 @@
-// Before the first page: the offer, the data streams, and the wait for the target to be ready.
+// Before the first page of an attachment: the offer, the data streams, and the wait for the target to be ready.
 
 internal import Transport
 internal import TurntableCore
@@ -6,11 +6,41 @@ internal import TurntableLinux
 internal import WireFormat
 
 extension SourceMigration {
+    /// Connects, offers the machine, and opens the data streams; their windows open while the target makes the shell.
+    func prepare(_ session: SourceSession) throws(TurntableError) -> [StripeSender] {
+        enter(.connecting)
+        let control = try transport.connectControl()
+        state.update { state in
+            state.control = control
+            state.answer = nil
+            state.lastHeard = Clock.now
+            state.meter.pauseMeasuring()
+        }
+        // Somebody may have cancelled before there was anything to shut down.
+        try checkCancelled()
+        let ledger = session.ledger
+        let listener = WorkerThread("tt-control") { [self] in listen(control, ledger) }
+        state.update { $0.listener = listener }
+        if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
+        enter(.preparing)
+        if !session.isOffered {
+            try session.journal.log(session.record(.offer, peer: options.peer))
+            session.isOffered = true
+            state.update { $0.right = .offering }
+        }
+        try control.send(.offer(makeOffer(session)))
+        let senders = try connectStreams(control.attachment, session)
+        let handshakes = senders.map(\.status.roundTrip)
+        state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
+        if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
+        return senders
+    }
+
     /// Opens the data streams side by side: each handshake takes a round trip.
-    func connectStreams(_ attachment: AttachmentID, _ shared: SendState, _ dirtyLog: any DirtyLog) throws(TurntableError) -> [StripeSender]
-    {
-        let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: options.streams))
-        let threads = (0..<options.streams).map { stream in
+    private func connectStreams(_ attachment: AttachmentID, _ session: SourceSession) throws(TurntableError) -> [StripeSender] {
+        let streams = session.ledger.streams
+        let opened = Monitor([Result<any FrameSender, TurntableError>?](repeating: nil, count: streams))
+        let threads = (0..<streams).map { stream in
             WorkerThread("tt-connect-\(stream)") { [transport, machine] in
                 let result = Result { () throws(TurntableError) in
                     try transport.connectStream(stream, attachment: attachment, pages: machine.pages)
@@ -19,11 +49,13 @@ extension SourceMigration {
             }
         }
         for thread in threads { thread.join() }
+        let shared = SendState(pages: machine.pages, ledger: session.ledger)
         var senders: [StripeSender] = []
         var failure: TurntableError?
         for (stream, result) in opened.read({ $0 }).enumerated() {
             switch result {
-            case .success(let sender): senders.append(StripeSender(stream: stream, sender: sender, shared: shared, dirtyLog: dirtyLog))
+            case .success(let sender):
+                senders.append(StripeSender(stream: stream, sender: sender, shared: shared, dirtyLog: session.dirtyLog))
             case .failure(let error): failure = error
             case nil: preconditionFailure("a thread that has ended has a result")
             }
@@ -33,16 +65,9 @@ extension SourceMigration {
         return senders
     }
 
-    /// The first round is every page that may hold something.
-    func populate(_ shared: SendState) {
-        for region in shared.pending.indices {
-            machine.pages.forEachPopulatedRun(in: RegionIndex(region)) { shared.pending[region].insert($0) }
-        }
-    }
-
-    func makeOffer(epoch: Epoch, _ shared: SendState) -> Offer {
+    private func makeOffer(_ session: SourceSession) -> Offer {
         var populations: [Offer.Population] = []
-        for (region, pending) in shared.pending.enumerated() {
+        for (region, pending) in session.ledger.pending.enumerated() {
             var next = 0
             while let run = pending.nextRun(from: next, to: pending.pages) {
                 next = run.upperBound
@@ -58,12 +83,14 @@ extension SourceMigration {
             }
         }
         return Offer(
-            session: session, epoch: epoch, machine: machine.name, streams: UInt16(options.streams),
+            session: session.identifier, epoch: session.epoch, machine: machine.name, streams: UInt16(session.ledger.streams),
             regions: machine.pages.regions.map { .init(name: $0.name, bytes: UInt64($0.pages.bytes.value)) },
-            populations: populations, description: machine.description)
+            populations: populations, verification: options.verification, resumeWindow: options.resumeWindow,
+            isHandedOff: session.isHandedOff, description: machine.description)
     }
 
-    func awaitOffered() throws(TurntableError) {
+    /// The target's answer to the offer; nil if it says that it runs the machine, which was handed off before.
+    func awaitOffered(_ session: SourceSession) throws(TurntableError) -> Offered? {
         let deadline = Clock.now + options.waits.prepare
         while Clock.now < deadline {
             heartbeat()
@@ -76,14 +103,41 @@ extension SourceMigration {
                 }
                 return answer
             }
-            switch answer {
-            case .offered: return
-            case .refused(let refusal): throw TurntableError(.refused, "the target", refusal.reason)
-            case .lost(let error): throw error
-            case .committed: throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
-            case nil: try checkCancelled()
-            }
+            if case .offered(let offered) = answer { return offered }
+            if case .committed = answer, session.isHandedOff { return nil }
+            if case .refused(let refusal) = answer, session.isHandedOff { return try heed(refusal, session) }
+            try checkTarget()
+            if !session.isHandedOff { try checkCancelled() }
         }
         throw TurntableError(.line, "waiting for the target to prepare", "no answer for \(options.waits.prepare)")
+    }
+
+    /// Takes the target's word for what it has of this session; everything else is sent, or sent again.
+    func accept(_ offered: Offered, _ session: SourceSession) throws(TurntableError) {
+        let ledger = session.ledger
+        guard offered.epoch == session.epoch else {
+            throw TurntableError(.protocol, "the target", "it awaits epoch \(offered.epoch.value) instead of \(session.epoch.value)")
+        }
+        if ledger.host != .none, ledger.host != offered.host {
+            let why = "another host answers there: \(offered.host) instead of \(ledger.host)"
+            if session.isHandedOff {
+                throw TurntableError(.relinquished, "handing \(machine.name) off again", "\(why); \(Self.preserved)")
+            }
+            throw TurntableError(
+                .refused, "taking the migration up again", "\(why); the machine runs on here", remedy: "send it again: that begins anew")
+        }
+        let isFirst = ledger.host == .none
+        ledger.host = offered.host
+        if offered.received.isEmpty {
+            if !isFirst { report(.note("the target has nothing of this session any more: everything is sent again")) }
+            ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
+        } else {
+            let again = try ledger.rewind(to: offered.received)
+            session.pagesSentAgain += again.value
+            if session.attachments > 0 || again.value > 0 { report(.resumed(pagesSentAgain: again.value)) }
+        }
+        session.framesReceived = max(session.framesReceived, offered.received.reduce(0, &+))
+        session.isEstablished = true
+        session.attachments += 1
     }
 }

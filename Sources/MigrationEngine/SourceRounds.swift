@@ -13,13 +13,14 @@ extension SourceMigration {
         var line: LineEstimate
     }
 
-    func sendRound(
-        _ round: UInt32, _ senders: [StripeSender], _ shared: SendState, _ dirtyLog: any DirtyLog, previous: RoundReport?
-    ) throws(TurntableError) -> FinishedRound {
+    func sendRound(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> FinishedRound {
+        let round = UInt32(session.rounds.count)
+        let previous = session.rounds.last
+        let (ledger, dirtyLog) = (session.ledger, session.dirtyLog)
         let started = Clock.now
         let before = total(senders)
         let acknowledgedBefore = acknowledged(senders)
-        let pagesToSend = shared.pagesLeft.value
+        let pagesToSend = ledger.pagesLeft.value
         for sender in senders { sender.start(.round(round, refresh: true)) }
         var lastReport = started
         for sender in senders {
@@ -48,14 +49,14 @@ extension SourceMigration {
             state.meter.pauseMeasuring()
             return state.meter
         }
-        try dirtyLog.drain(into: shared.pending)
+        try drain(session)
         let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(
-            pagesLeft: shared.pagesLeft, pagesMerged: PageCount(after.refreshedPages - before.refreshedPages), elapsed: elapsed)
+            pagesLeft: ledger.pagesLeft, pagesMerged: PageCount(after.refreshedPages - before.refreshedPages), elapsed: elapsed)
         let prediction = BlackoutPrediction(
             pagesLeft: outcome.pagesLeft, unsent: unsent(senders), line: meter.estimate, device: machine.deviceCost,
-            drain: dirtyLog.standstill)
+            drain: dirtyLog.standstill, verification: verificationTime)
         let bytes = ByteCount(after.bytesOnWire - before.bytesOnWire)
         // A short round may be over before anything of it is acknowledged.
         let rate = BitRate(elapsed > meter.roundTrip + LineMeter.window ? delivered : bytes, in: elapsed)
@@ -65,6 +66,13 @@ extension SourceMigration {
             pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
             predictedBlackoutMilliseconds: prediction.total.milliseconds, standstillMilliseconds: dirtyLog.standstill.milliseconds)
         return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
+    }
+
+    /// Fetches all dirty marks.
+    func drain(_ session: SourceSession) throws(TurntableError) {
+        try session.ledger.scanning(nil, in: RegionIndex(0), on: 0) { () throws(TurntableError) in
+            try session.dirtyLog.drain(into: session.ledger.pending)
+        }
     }
 
     /// Only on a line at least this long does a window take time to open.
@@ -107,6 +115,7 @@ extension SourceMigration {
         try checkCancelled()
         try checkTarget()
         try machine.checkAlive()
+        for sender in senders { try sender.checkFailure() }
         let acknowledged = acknowledged(senders)
         let roundTrips = senders.map(\.status.roundTrip)
         state.update { state in

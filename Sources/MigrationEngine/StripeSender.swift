@@ -4,23 +4,17 @@ internal import TurntableCore
 internal import TurntableLinux
 internal import WireFormat
 
-/// What all streams of a migration share: the pages to send, and those that the target holds.
+/// What all streams of an attachment share: the pages to send, and those that the target holds.
 struct SendState: Sendable {
     let pages: any PageSource
+    let ledger: SendLedger
     let layout: MemoryLayoutTable
-    /// Pages to send in this round.
-    let pending: [PageBitmap]
-    /// Pages that are not zero at the target.
-    let held: [PageBitmap]
 
-    init(pages: any PageSource, streams: Int) {
+    init(pages: any PageSource, ledger: SendLedger) {
         self.pages = pages
-        layout = MemoryLayoutTable(regionPages: pages.regions.map(\.pages.value), streams: streams)
-        pending = pages.regions.map { PageBitmap(pages: $0.pages) }
-        held = pages.regions.map { PageBitmap(pages: $0.pages) }
+        self.ledger = ledger
+        layout = MemoryLayoutTable(regionPages: pages.regions.map(\.pages.value), streams: ledger.streams)
     }
-
-    var pagesLeft: PageCount { PageCount(pending.reduce(0) { $0 + $1.count }) }
 
     /// Calls `body` with the pages of each stripe that `stream` owns.
     func forEachStripe(of stream: Int, _ body: (RegionIndex, Range<Int>) throws(TurntableError) -> Void) throws(TurntableError) {
@@ -54,7 +48,13 @@ final class StripeSender: Sendable {
         /// Pages written between the round's begin and their turn, which went with it.
         var refreshedPages = 0
         var bytesOnWire = 0
-        var frames: UInt64 = 0
+
+        static func += (sum: inout Counts, more: Counts) {
+            sum.pages += more.pages
+            sum.zeroPages += more.zeroPages
+            sum.refreshedPages += more.refreshedPages
+            sum.bytesOnWire += more.bytesOnWire
+        }
     }
 
     private struct State {
@@ -69,6 +69,7 @@ final class StripeSender: Sendable {
     private let shared: SendState
     private let dirtyLog: any DirtyLog
     private let state = Monitor(State())
+    private let thread = Monitor<WorkerThread?>(nil)
     private let wantsNextJob = Atomic(false)
     // Read by the scheduler while the thread sends; the counts in `state` follow at each frame.
     private let pagesDone = Atomic(0)
@@ -78,7 +79,8 @@ final class StripeSender: Sendable {
         self.sender = sender
         self.shared = shared
         self.dirtyLog = dirtyLog
-        _ = WorkerThread("tt-send-\(stream)") { [self] in serve() }
+        let worker = WorkerThread("tt-send-\(stream)") { [self] in serve() }
+        thread.update { $0 = worker }
     }
 
     var status: LineStatus { sender.status }
@@ -107,6 +109,10 @@ final class StripeSender: Sendable {
         return try result?.get() ?? false
     }
 
+    func checkFailure() throws(TurntableError) {
+        if let failure = state.read({ $0.failure }) { throw failure }
+    }
+
     /// Ends the stream and its thread, whatever it does.
     func stop() {
         sender.shutDown()
@@ -114,18 +120,29 @@ final class StripeSender: Sendable {
         state.update { $0.job = .stop }
     }
 
+    /// Returns when the thread has ended, after ``stop()``: then nothing of this stream touches the ledger any more.
+    func join() {
+        thread.update { worker in
+            defer { worker = nil }; return worker
+        }?.join()
+    }
+
     // MARK: - The thread
 
     private func serve() {
         let frame = FrameDraft(limits: sender.limits)
         while true {
-            let job = state.wait(atMost: .forever) { state -> Job? in
+            let job = state.wait(atMost: Limits.heartbeatTime) { state -> Job? in
                 if case .stop = state.job { return .stop }
                 return state.isBusy ? state.job : nil
             }
-            guard let job else { continue }
             do throws(TurntableError) {
                 switch job {
+                case nil:
+                    // An idle stream says that it is there.
+                    frame.setWarmUp(Self.beat)
+                    try send(frame)
+                    continue
                 case .idle: break
                 case .stop: return
                 case .warmUp: try warmUp(frame)
@@ -144,15 +161,19 @@ final class StripeSender: Sendable {
         }
     }
 
+    private static let beat = [UInt8](repeating: 0, count: 16)
+
     private func sendRound(_ round: UInt32, refresh: Bool, _ frame: FrameDraft) throws(TurntableError) {
         frame.round = round
         try shared.forEachStripe(of: stream) { (region, pages) throws(TurntableError) in
-            let pending = shared.pending[region.value]
+            let pending = shared.ledger.pending[region.value]
             guard pending.nextRun(from: pages.lowerBound, to: pages.upperBound) != nil else { return }
             // Clear the stripe's marks as late as possible: what was written since the round began goes now, once.
             if refresh {
                 let before = pending.count(in: pages)
-                try dirtyLog.refresh(pages, in: region, into: pending, stream: stream)
+                try shared.ledger.scanning(pages, in: region, on: stream) { () throws(TurntableError) in
+                    try dirtyLog.refresh(pages, in: region, into: pending, stream: stream)
+                }
                 let added = pending.count(in: pages) - before
                 state.update { $0.counts.refreshedPages += added }
             }
@@ -170,7 +191,7 @@ final class StripeSender: Sendable {
     /// Adds a run of pages, split where zero pages begin and end. A zero page that the target never got otherwise is
     /// zero there already.
     private func add(_ run: Range<Int>, of region: RegionIndex, to frame: FrameDraft) throws(TurntableError) {
-        let held = shared.held[region.value]
+        let held = shared.ledger.held[region.value]
         var start = run.lowerBound
         while start < run.upperBound {
             let isZero = isZeroPage(start, region)
@@ -193,10 +214,12 @@ final class StripeSender: Sendable {
 
     private func append(_ pages: Range<Int>, of region: RegionIndex, _ encoding: Encoding, to frame: FrameDraft) throws(TurntableError) {
         let extent = Extent(region: region, firstPage: PageIndex(pages.lowerBound), pageCount: PageCount(pages.count), encoding: encoding)
-        if frame.append(extent) { return }
-        try send(frame)
-        let fits = frame.append(extent)
-        precondition(fits, "an extent of a stripe fits in an empty frame")
+        if !frame.append(extent) {
+            try send(frame)
+            let fits = frame.append(extent)
+            precondition(fits, "an extent of a stripe fits in an empty frame")
+        }
+        shared.ledger.note(extent, in: shared.ledger.started(stream), on: stream)
     }
 
     private func isZeroPage(_ page: Int, _ region: RegionIndex) -> Bool {
@@ -224,6 +247,8 @@ final class StripeSender: Sendable {
     }
 
     private func send(_ frame: FrameDraft) throws(TurntableError) {
+        // Warm-up frames carry nothing that could be missed.
+        if frame.kind != .warmUp { shared.ledger.willSend(on: stream) }
         try sender.send(frame)
         var raw = 0, zero = 0
         for extent in frame.extents {
@@ -234,7 +259,6 @@ final class StripeSender: Sendable {
             $0.counts.pages += raw
             $0.counts.zeroPages += zero
             $0.counts.bytesOnWire += bytes
-            $0.counts.frames += 1
         }
         frame.startNext()
     }

@@ -1,51 +1,61 @@
-// The target's side of a migration, from the offer to Committed.
+// The target's side of a migration, from the offer to Committed, over as many attachments as the line needs.
 //
-//   preparing → copying → handedOff → completed
+//   phase   preparing → copying → handedOff → completed
+//   right   idle → offered → owning | refused
 //
-// Until Handoff everything made here is thrown away when the session ends. After Handoff the target owns the machine: it
-// resumes as soon as every stream has delivered what Handoff counts, without asking back.
+// Until the hand-off is complete here everything made is thrown away when the session ends, and a refusal is logged. When
+// every stream has delivered what Handoff counts the target owns the machine: it resumes it without asking back.
 
-public import Transport
+internal import Transport
 public import TurntableCore
 internal import TurntableLinux
 public import WireFormat
 
+/// How a target receives.
+public struct TargetOptions: Sendable {
+    public var waits = MigrationWaits()
+    /// The longest it keeps what it has of a machine whose line is cut; the source may ask for less.
+    public var resumeWindow = Limits.resumeWindow
+    /// Signs a statement for whoever has to believe it later; empty without keys.
+    public var sign: @Sendable ([UInt8]) -> [UInt8] = { _ in [] }
+    public init() {}
+}
+
 public final class TargetMigration: Sendable {
-    private let control: any ControlChannel
-    private let host: any TargetHost
-    private let waits: MigrationWaits
-    private let report: @Sendable (MigrationEvent) -> Void
-    private let state = Monitor(State())
+    public let offer: Offer
+    let host: any TargetHost
+    let journals: Journals
+    let options: TargetOptions
+    let report: @Sendable (MigrationEvent) -> Void
+    let state = Monitor(State())
 
-    private struct State {
+    struct State {
         var phase = MigrationPhase.preparing
-        var receivers: [Int: any FrameReceiver] = [:]
-        /// Set when the machine is prepared: streams may deliver.
-        var arrival: Arrival?
-        var streams = Limits.streams
-        var frames = [UInt64](repeating: 0, count: Limits.streams)
-        var mayHaveRun = false
-        var failure: TurntableError?
-        /// Why a stream ended. No failure if it had delivered all that the hand-off counts.
-        var streamEnds: [Int: TurntableError] = [:]
-        var isEnded = false
-        var offer: Offer?
-        var handoff: Handoff?
-
-        var anyFailure: TurntableError? { failure ?? streamEnds.first?.value }
+        var right = TargetRight.idle
+        /// What makes it the owner is on the disk.
+        var isDurable = false
+        var isCancelled: String?
+        /// A newer attachment than the one that is served.
+        var next: TargetAttachment?
+        var current: TargetAttachment?
+        var isOver = false
     }
 
     public init(
-        control: any ControlChannel, host: any TargetHost, waits: MigrationWaits = MigrationWaits(),
+        _ offer: Offer, host: any TargetHost, journals: Journals, options: TargetOptions = TargetOptions(),
         report: @escaping @Sendable (MigrationEvent) -> Void
     ) {
-        self.control = control
+        self.offer = offer
         self.host = host
-        self.waits = waits
+        self.journals = journals
+        self.options = options
         self.report = report
     }
 
     public var phase: MigrationPhase { state.read { $0.phase } }
+    public var right: TargetRight { state.read { $0.right } }
+    /// It owns the machine, and will know that after a crash of the host.
+    var isCommitted: Bool { state.read { $0.right == .owning && $0.isDurable } }
 
     /// What became of a migration that was received.
     public struct Outcome: Sendable {
@@ -54,86 +64,99 @@ public final class TargetMigration: Sendable {
         /// False if it was paused at the source, and is here.
         public var isRunning: Bool
         public var committed: Committed
+        /// Nil if memory was not compared.
+        public var verification: VerificationReport?
     }
 
-    /// A data stream of this session arrived. False if it is one too many.
-    public func add(_ receiver: any FrameReceiver, stream: Int) -> Bool {
-        let isWelcome = state.update { state in
-            guard !state.isEnded, stream < state.streams, state.receivers[stream] == nil else { return false }
-            state.receivers[stream] = receiver
-            return true
+    private var window: Nanoseconds { min(max(offer.resumeWindow, .zero), options.resumeWindow) }
+
+    /// The source is back, over a new line. False if this session is over.
+    public func attach(_ attachment: TargetAttachment, _ again: Offer) -> Bool {
+        guard again.session == offer.session, again.epoch == offer.epoch, again.streams == offer.streams, again.regions == offer.regions
+        else { return false }
+        let (isWelcome, replaced) = state.update { state in
+            guard !state.isOver else { return (false, nil as TargetAttachment?) }
+            defer { state.next = attachment }
+            return (true, state.next)
         }
-        if isWelcome {
-            _ = WorkerThread("tt-receive-\(stream)") { [self] in receive(receiver, stream) }
-        } else {
-            fail(TurntableError(.protocol, "data stream \(stream)", "it is one too many or came twice; the offer names the streams"))
-            receiver.shutDown()
-        }
+        replaced?.end()
+        // What is served is older: its line is dead, whether or not that was seen here already.
+        if isWelcome { state.read { $0.current }?.fail(TurntableError(.line, "the source", "it came back over another line")) }
         return isWelcome
     }
 
     /// Ends the session before the hand-off. False if this end owns the machine already.
     public func cancel(_ reason: String) -> Bool {
-        // In one step: what was handed off is not ended by a cancel that came too late.
+        // In one step: what is our own is not ended by a cancel that came too late.
         state.update { state in
-            guard state.phase < .handedOff else { return false }
-            state.failure = state.failure ?? TurntableError(.cancelled, "receiving", reason)
+            guard state.phase < .handedOff, state.right != .owning else { return false }
+            state.isCancelled = state.isCancelled ?? reason
             return true
         }
     }
 
     /// Receives the machine. Throws if it did not come to run here; then nothing of it is left.
-    public func run() throws(TurntableError) -> Outcome {
+    public func run(_ first: TargetAttachment) throws(TurntableError) -> Outcome {
+        var attachment = first
         var made: (any TargetMachine)?
-        var epoch = Epoch(0)
+        var journal: Journal?
+        defer { end(attachment) }
         do throws(TurntableError) {
-            let listener = WorkerThread("tt-control") { [self] in listen() }
-            defer {
-                endStreams()
-                listener.join()
-            }
-            let offer = try awaitOffer()
-            epoch = offer.epoch
-            let machine = try host.prepare(offer)
+            serve(attachment)
+            enter(.preparing)
+            let opened = try journals.open(offer.machine)
+            journal = opened
+            let found = try host.find(offer)
+            try checkEpoch(opened)
+            let machine: any TargetMachine
+            if let found { machine = found } else { machine = try host.prepare(offer, resumeWindow: window) }
             made = machine
-            let arrival = try prepare(offer, machine)
-            try control.send(.offered(offer.epoch))
-            enter(.copying)
-            let handoff = try awaitHandoff(offer, machine)
-            return try takeOver(offer, handoff, machine, arrival)
+            let arrival = try prepare(machine, isFound: found != nil)
+            if try opened.history().target(offer.epoch) == .idle {
+                try opened.log(record(.offered, peer: attachment.peer))
+            }
+            state.update { $0.right = .offered }
+            var received = found == nil ? [] : arrival.received
+            while true {
+                do throws(TurntableError) {
+                    let handoff = try receive(attachment, machine, arrival, received)
+                    return try takeOver(handoff, machine, arrival, opened, attachment)
+                } catch {
+                    attachment = try awaitReturn(attachment, machine, after: error)
+                    received = arrival.received
+                }
+            }
         } catch {
-            if state.read({ $0.mayHaveRun }) { throw error }
-            var cause = error
-            if cause.kind == .line, let abort = abortOnItsWay() { cause = abort }
-            made?.discard()
-            try? control.send(.refused(Refusal(epoch: epoch, reason: cause.description)))
-            throw cause
+            throw giveUp(error, made, journal, attachment)
         }
-    }
-
-    /// A source that gives up closes its streams, and that can be seen before its reason is.
-    private func abortOnItsWay() -> TurntableError? {
-        if let failure = state.read({ $0.failure }), failure.kind != .line { return failure }
-        let deadline = Clock.now + Limits.lastWordTime
-        while Clock.now < deadline {
-            guard let message = try? control.receive(within: deadline - Clock.now) else { return nil }
-            if case .abort(let reason) = message { return TurntableError(.cancelled, "the source", reason) }
-        }
-        return nil
     }
 
     // MARK: - Preparing
 
-    private func awaitOffer() throws(TurntableError) -> Offer {
-        enter(.preparing)
-        let offer = state.wait(atMost: Limits.helloTime) { state -> Result<Offer, TurntableError>? in
-            state.failure.map { .failure($0) } ?? state.offer.map { .success($0) }
+    /// Epochs only rise: an offer that this host has seen the end of, or a later one than, is an old one said again.
+    private func checkEpoch(_ journal: Journal) throws(TurntableError) {
+        let history = try journal.history()
+        let mine = history.records(of: .target, offer.epoch)
+        let isSame = mine.last.map { $0.kind == .offered && $0.session == offer.session } ?? false
+        guard isSame || !offer.isHandedOff else {
+            throw TurntableError(
+                .refused, "taking \(offer.machine) under epoch \(offer.epoch.value)",
+                "this host was never offered it, and cannot have been given it")
         }
-        guard let offer else { throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)") }
-        return try offer.get()
+        guard isSame || offer.epoch > history.highestEpoch else {
+            throw TurntableError(
+                .refused, "taking \(offer.machine) under epoch \(offer.epoch.value)",
+                "the journal here has seen epoch \(history.highestEpoch.value) already", remedy: "send it again: that takes a new epoch")
+        }
+        // Nobody may run what may have run here under the same epoch, not even this host.
+        guard !isSame || history.isComplete(.target, offer.epoch) else {
+            throw TurntableError(
+                .relinquished, "taking \(offer.machine) under epoch \(offer.epoch.value)",
+                "this host was restarted since it was offered, and may have run it", remedy: "see `turntable resolve \(offer.machine)`")
+        }
     }
 
-    private func prepare(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Arrival {
+    private func prepare(_ machine: any TargetMachine, isFound: Bool) throws(TurntableError) -> Arrival {
         let offered = offer.regions.map { MemoryRegion(name: $0.name, pages: PageCount(Int($0.bytes) / pageBytes)) }
         guard machine.pages.regions == offered else {
             throw TurntableError(
@@ -141,24 +164,20 @@ public final class TargetMigration: Sendable {
                 "the target's memory is \(describe(machine.pages.regions)), the source's \(describe(offered))",
                 remedy: "give both ends the same machine")
         }
-        for population in offer.populations {
+        for population in offer.populations where !isFound {
             let region = Int(population.region)
             let first = Int(population.firstStripe) * Limits.stripePages
             let end = min(first + Int(population.stripeCount) * Limits.stripePages, offered[region].pages.value)
             // In pieces, so that an end of the session is heeded between them.
             for start in stride(from: first, to: end, by: Self.populatedPages) {
                 try machine.pages.populate(start..<min(start + Self.populatedPages, end), in: RegionIndex(region))
-                try checkFailure()
+                try checkCancelled()
+                if let failure = state.read({ $0.current })?.state.read({ $0.failure }), failure.kind != .line { throw failure }
             }
         }
-        let arrival = Arrival(pages: machine.pages, streams: Int(offer.streams))
-        let excess = state.update { state in
-            state.streams = Int(offer.streams)
-            state.arrival = arrival
-            return state.receivers.keys.contains { $0 >= state.streams }
-        }
-        if excess { throw TurntableError(.protocol, "a data stream", "the offer names \(offer.streams) streams and more were opened") }
-        return arrival
+        return Arrival(
+            pages: machine.pages, streams: Int(offer.streams), memory: try machine.sessionMemory(bytes: Arrival.sessionBytes(offered)),
+            isDigesting: offer.verification != .off)
     }
 
     private static let populatedPages = (64 << 20) / pageBytes
@@ -169,39 +188,54 @@ public final class TargetMigration: Sendable {
 
     // MARK: - Receiving
 
-    /// A stream's thread.
-    private func receive(_ receiver: any FrameReceiver, _ stream: Int) {
-        var sink: Arrival?
-        while sink == nil {
-            if state.read({ $0.isEnded }) { return }
-            sink = state.wait(atMost: Limits.pollTime) { $0.arrival }
-        }
-        guard let sink else { return }
-        do throws(TurntableError) {
-            while !state.read({ $0.isEnded }) {
-                guard let header = try receiver.receive(into: sink) else { continue }
-                state.update { $0.frames[stream] = header.sequence + 1 }
-            }
-        } catch {
-            state.update { $0.streamEnds[stream] = error }
-        }
+    private func serve(_ attachment: TargetAttachment) {
+        state.update { $0.current = attachment }
+        attachment.listen(offer, stall: options.waits.stall)
     }
 
-    private func awaitHandoff(_ offer: Offer, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
+    /// One attachment, until every stream has delivered what the hand-off counts.
+    private func receive(
+        _ attachment: TargetAttachment, _ machine: any TargetMachine, _ arrival: Arrival, _ received: [UInt64]
+    ) throws(TurntableError) -> (Handoff, arrived: Nanoseconds) {
+        try attachment.begin(offer, arrival, stall: options.waits.stall)
+        try attachment.control.send(.offered(Offered(epoch: offer.epoch, host: journals.host, received: received)))
+        enter(.copying)
+        let handoff = try awaitHandoff(attachment, machine)
+        let arrived = Clock.now
+        let complete = attachment.state.wait(atMost: options.waits.stall) { state -> Result<Void, TurntableError>? in
+            for (stream, count) in handoff.frames.enumerated() where arrival.received(stream) > count {
+                return .failure(
+                    TurntableError(
+                        .protocol, "data stream \(stream)", "it has \(arrival.received(stream)) frames, the hand-off says \(count)"))
+            }
+            if handoff.frames.enumerated().allSatisfy({ arrival.received($0) == $1 }) { return .success(()) }
+            // The source may be gone by now: what it sent before counts.
+            let lost = state.streamEnds.first { arrival.received($0.key) < handoff.frames[$0.key] }
+            return (state.failure ?? lost?.value).map { .failure($0) }
+        }
+        guard let complete else {
+            throw TurntableError(.line, "waiting for the last pages", "they did not come within \(options.waits.stall)")
+        }
+        try complete.get()
+        return (handoff, arrived)
+    }
+
+    private func awaitHandoff(_ attachment: TargetAttachment, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
         var lastWords: Nanoseconds?
         while true {
-            let handoff = state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
+            let handoff = attachment.state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
                 // What has been handed off is ours, whatever came after it.
                 state.handoff.map { .success($0) } ?? state.failure.map { .failure($0) }
             }
             guard let handoff = try handoff?.get() else {
                 // A stream that ended may have been followed by a hand-off that is still on its way on the control stream:
                 // that one's own end is waited for, as long as it takes a dead source's to arrive.
-                if let end = state.read({ $0.streamEnds.first?.value }) {
+                if let end = attachment.state.read({ $0.streamEnds.first?.value }) {
                     let since = lastWords ?? Clock.now
                     lastWords = since
                     guard end.kind == .line, Clock.now - since < Limits.lastWordTime else { throw end }
                 }
+                try checkCancelled()
                 try machine.checkAlive()
                 continue
             }
@@ -209,104 +243,76 @@ public final class TargetMigration: Sendable {
                 throw TurntableError(
                     .protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")
             }
+            let isOpen = state.update { state in
+                // A session that was ended here meanwhile is refused.
+                if state.isCancelled == nil { state.phase = .handedOff }
+                return state.isCancelled == nil
+            }
+            if !isOpen { try checkCancelled() }
+            report(.phase(.handedOff))
             return handoff
         }
     }
 
-    /// The control stream's thread: answers at once, also while the machine is being prepared.
-    private func listen() {
-        var lastHeard = Clock.now
-        while !state.read({ $0.isEnded }) {
-            do throws(TurntableError) {
-                guard let message = try control.receive(within: Limits.pollTime) else {
-                    let silence = Clock.now - lastHeard
-                    if silence > waits.stall { throw TurntableError(.line, "hearing from the source", "silent for \(silence)") }
-                    continue
-                }
-                lastHeard = Clock.now
-                switch (message, state.read { ($0.offer == nil, $0.handoff == nil) }) {
-                // A source that cannot be answered may have handed off before it left.
-                case (.ping(let stamp), _): try? control.send(.pong(stamp))
-                case (.abort(let reason), (_, true)): throw TurntableError(.cancelled, "the source", reason)
-                case (.offer(let offer), (true, _)): state.update { $0.offer = offer }
-                case (.handoff(let handoff), (false, true)):
-                    // A session that was ended here meanwhile is refused.
-                    state.update { state in
-                        guard state.failure == nil else { return }
-                        state.handoff = handoff
-                        state.phase = .handedOff
-                    }
-                case (.handoff, (false, false)): break  // said again: it was heard
-                default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
-                }
-            } catch {
-                return fail(error)
+    /// Keeps what is here until the source is back, if `error` is one of the line.
+    private func awaitReturn(
+        _ attachment: TargetAttachment, _ machine: any TargetMachine, after error: TurntableError
+    ) throws(TurntableError) -> TargetAttachment {
+        var cause = error
+        if cause.kind == .line, let abort = abortOnItsWay(attachment) { cause = abort }
+        try checkCancelled()
+        try machine.checkAlive()
+        guard right == .offered, cause.kind == .line, window > .zero else { throw cause }
+        attachment.end()
+        state.update { $0.phase = .copying }
+        let deadline = Clock.now + window
+        report(.interrupted(cause.description, secondsLeft: window.seconds))
+        while Clock.now < deadline {
+            let next = state.wait(atMost: Limits.pollTime) { state -> TargetAttachment? in
+                defer { state.next = nil }
+                return state.next
             }
+            if let next {
+                serve(next)
+                report(.note("the source is back"))
+                return next
+            }
+            try checkCancelled()
+            try machine.checkAlive()
         }
+        throw TurntableError(cause.kind, cause.what, "\(cause.why); the source did not come back within \(window)")
     }
 
-    // MARK: - Taking over
-
-    private func takeOver(_ offer: Offer, _ handoff: Handoff, _ machine: any TargetMachine, _ arrival: Arrival) throws(TurntableError)
-        -> Outcome
-    {
-        let arrived = Clock.now
-        report(.phase(.handedOff))
-        let complete = state.wait(atMost: waits.stall) { state -> Result<Void, TurntableError>? in
-            for (stream, count) in handoff.frames.enumerated() where state.frames[stream] > count {
-                return .failure(
-                    TurntableError(.protocol, "data stream \(stream)", "it has \(state.frames[stream]) frames, the hand-off says \(count)"))
-            }
-            if handoff.frames.enumerated().allSatisfy({ state.frames[$0] == $1 }) { return .success(()) }
-            // The source may be gone by now: what it sent before counts.
-            let lost = state.streamEnds.first { state.frames[$0.key] < handoff.frames[$0.key] }
-            return (state.failure ?? lost?.value).map { .failure($0) }
-        }
-        guard let complete else { throw TurntableError(.line, "waiting for the last pages", "they did not come within \(waits.stall)") }
-        try complete.get()
-        let delivered = Clock.now
-        try unsafe machine.loadDeviceState(arrival.deviceState(bytes: Int(handoff.deviceStateBytes)))
-        let loaded = Clock.now
-        // From here on the machine may have run, so nothing below refuses any more.
-        do { try machine.resume() } catch {
-            state.update { $0.mayHaveRun = true }
-            throw TurntableError(
-                .relinquished, "resuming \(offer.machine)", "\(error); it is here and stopped, or runs",
-                remedy: "look at it through its hypervisor")
-        }
-        let committed = Committed(
-            epoch: offer.epoch, waitedForStreams: delivered - arrived, loadedDeviceState: loaded - delivered, resumed: Clock.now - loaded)
-        enter(.completed)
-        // The machine runs whether or not this gets through.
-        try? control.send(.committed(committed))
-        return Outcome(machine: offer.machine, epoch: offer.epoch, isRunning: machine.isRunning, committed: committed)
+    /// A source that gives up closes its streams, and that can be seen before its reason is.
+    func abortOnItsWay(_ attachment: TargetAttachment) -> TurntableError? {
+        attachment.state.wait(atMost: Limits.lastWordTime) { state -> TurntableError?? in
+            guard let failure = state.failure else { return nil }
+            // The control stream has said its last.
+            return .some(failure.kind == .line ? nil : failure)
+        } ?? nil
     }
 
     // MARK: - Ends
 
-    /// Ends the session, unless the machine was handed off: then only what the streams lack can stop it.
-    private func fail(_ error: TurntableError) {
-        state.update { state in
-            guard state.phase < .handedOff else { return }
-            // Who gives up closes its streams: that is said, not what it looked like. And what comes after the end is no reason for it.
-            let explains = error.kind == .cancelled && state.failure?.kind == .line
-            if explains || (state.failure == nil && !state.isEnded) { state.failure = error }
+    func record(_ kind: JournalRecord.Kind, peer: String, detail: String = "") -> JournalRecord {
+        JournalRecord(role: .target, kind: kind, epoch: offer.epoch, session: offer.session, peer: peer, detail: detail)
+    }
+
+    private func checkCancelled() throws(TurntableError) {
+        if let reason = state.read({ $0.isCancelled }) { throw TurntableError(.cancelled, "receiving", reason) }
+    }
+
+    private func end(_ attachment: TargetAttachment) {
+        attachment.end()
+        let next = state.update { state in
+            state.isOver = true
+            defer { state.next = nil }
+            return state.next
         }
+        next?.end()
     }
 
-    private func checkFailure() throws(TurntableError) {
-        if let failure = state.read({ $0.anyFailure }) { throw failure }
-    }
-
-    private func endStreams() {
-        let receivers = state.update { state in
-            state.isEnded = true
-            return Array(state.receivers.values)
-        }
-        for receiver in receivers { receiver.shutDown() }
-    }
-
-    private func enter(_ phase: MigrationPhase) {
+    func enter(_ phase: MigrationPhase) {
         state.update { $0.phase = phase }
         report(.phase(phase))
     }

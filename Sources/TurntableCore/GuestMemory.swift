@@ -43,6 +43,8 @@ public protocol DirtyLog: AnyObject, Sendable {
     /// before they are read, so that what was written since the last drain goes once. Different streams refresh
     /// different stripes at the same time; one stream's calls come from one thread.
     func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError)
+    /// Whether it holds what was written since an earlier process of the same migration began to log.
+    var isContinued: Bool { get }
     /// What it is and what it costs the machine, for people; empty if there is nothing to tell.
     var summary: String { get }
     /// How long the last drain kept a running machine still, or how long one will as far as is known before the first.
@@ -50,6 +52,7 @@ public protocol DirtyLog: AnyObject, Sendable {
 }
 
 extension DirtyLog {
+    public var isContinued: Bool { false }
     public var summary: String { "" }
     /// Most logs are drained while the machine runs.
     public var standstill: Nanoseconds { .zero }

@@ -47,6 +47,10 @@ public enum Limits {
     public static let heartbeatTime = Nanoseconds.milliseconds(500)
     /// After the hand-off the target says that it runs within this time; then the source reports that it does not know.
     public static let commitTime = Nanoseconds.seconds(60)
+    /// A cut line is waited for this long, unless somebody says otherwise.
+    public static let resumeWindow = Nanoseconds.seconds(300)
+    /// The longest resume window that a target grants: it holds the machine's memory all that time.
+    public static let longestResumeWindow = Nanoseconds.seconds(24 * 3600)
     /// Between two rounds the source lets what its streams hold go out for this long.
     public static let letOutTime = Nanoseconds.seconds(2)
     /// When a stream ends, its peer's reason may still be on its way on the control stream for this long.

@@ -6,14 +6,24 @@
     public let pages: Int
     // Allocated once. Unsafe because Array would add uniqueness checks to every bit of the page path.
     private let words: UnsafeMutableBufferPointer<UInt64>
+    /// Of words that were not allocated here.
+    private let owner: AnyObject?
 
     public init(pages: PageCount) {
         self.pages = pages.value
+        owner = nil
         unsafe words = .allocate(capacity: (pages.value + 63) / 64)
         unsafe words.initialize(repeating: 0)
     }
 
-    deinit { unsafe words.deallocate() }
+    /// Over words that live as long as `owner`, one for each 64 pages begun.
+    public init(pages: PageCount, words: UnsafeMutablePointer<UInt64>, of owner: AnyObject) {
+        self.pages = pages.value
+        self.owner = owner
+        unsafe self.words = UnsafeMutableBufferPointer(start: words, count: (pages.value + 63) / 64)
+    }
+
+    deinit { if owner == nil { unsafe words.deallocate() } }
 
     public func contains(_ page: Int) -> Bool {
         precondition(page >= 0 && page < pages)

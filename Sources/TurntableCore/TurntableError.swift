@@ -16,6 +16,8 @@ public struct TurntableError: Error, Hashable, Sendable, CustomStringConvertible
         case hypervisor
         /// The operator stopped it before the hand-off. The machine runs on where it was.
         case cancelled
+        /// The machine runs, but its memory is not what the source had.
+        case damaged
         /// The right to run was given away and no answer came: the machine is stopped and preserved here.
         case relinquished
 
@@ -29,6 +31,7 @@ public struct TurntableError: Error, Hashable, Sendable, CustomStringConvertible
             case .hypervisor: 6
             case .unsupported: 7
             case .relinquished: 8
+            case .damaged: 9
             case .cancelled: 130
             }
         }

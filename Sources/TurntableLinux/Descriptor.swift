@@ -34,6 +34,7 @@ public struct OpenFlags: Sendable {
     public static let read = OpenFlags(rawValue: O_RDONLY)
     public static let write = OpenFlags(rawValue: O_WRONLY)
     public static let readWrite = OpenFlags(rawValue: O_RDWR)
+    public static let append = OpenFlags(rawValue: O_RDWR | O_APPEND | O_CREAT)
     public static let create = OpenFlags(rawValue: O_WRONLY | O_CREAT | O_TRUNC)
 }
 

@@ -25,6 +25,15 @@ struct MessageWriter {
         bytes += value
     }
     mutating func append(text: String) { append(bytes: Array(text.utf8)) }
+    mutating func append(flag: Bool) { append(UInt8(flag ? 1 : 0)) }
+    mutating func append(counts: [UInt64]) {
+        append(UInt32(counts.count))
+        for count in counts { append(count) }
+    }
+    mutating func append<Named>(_ identifier: RandomID<Named>) {
+        append(identifier.high)
+        append(identifier.low)
+    }
 }
 
 /// Reads the fields of a control message; every length is checked against what is there and against its limit.
@@ -69,6 +78,21 @@ struct MessageReader {
         return Int(count)
     }
 
+    mutating func readFlag() throws(WireError) -> Bool {
+        let start = offset
+        let value: UInt8 = try read()
+        guard value <= 1 else { throw WireError(.unknownKind, value: UInt64(value), limit: 1, offset: start) }
+        return value == 1
+    }
+
+    mutating func readCounts(atMost limit: Int) throws(WireError) -> [UInt64] {
+        var counts: [UInt64] = []
+        for _ in 0..<(try readCount(atMost: limit)) { counts.append(try read()) }
+        return counts
+    }
+
+    mutating func readID<Named>() throws(WireError) -> RandomID<Named> { RandomID(high: try read(), low: try read()) }
+
     func end() throws(WireError) {
         guard offset == bytes.count else { throw WireError(.trailingBytes, value: UInt64(bytes.count - offset), limit: 0, offset: offset) }
     }
@@ -77,5 +101,14 @@ struct MessageReader {
         guard count <= bytes.count - offset else {
             throw WireError(.truncated, value: UInt64(bytes.count - offset), limit: UInt64(count), offset: offset)
         }
+    }
+}
+
+extension String {
+    /// Shortened to at most `limit` bytes of UTF-8, at a character's end.
+    func limited(to limit: Int) -> String {
+        var text = self
+        while text.utf8.count > limit { text.removeLast() }
+        return text
     }
 }

@@ -29,6 +29,23 @@ public struct RandomID<Named>: Hashable, Sendable, CustomStringConvertible {
         return RandomID(high: generator.next(), low: generator.next())
     }
 
+    /// 32 digits, for files that only this host reads.
+    public var hexadecimal: String {
+        [high, low].map { half in
+            String(repeating: "0", count: half.leadingZeroBitCount / 4 - (half == 0 ? 1 : 0)) + String(half, radix: 16)
+        }
+        .joined()
+    }
+
+    /// Nil if `text` is not 32 hexadecimal digits, space around them aside.
+    public init?(hexadecimal text: String) {
+        let digits = text.filter { !$0.isWhitespace }
+        guard digits.count == 32, let high = UInt64(digits.prefix(16), radix: 16), let low = UInt64(digits.suffix(16), radix: 16) else {
+            return nil
+        }
+        self.init(high: high, low: low)
+    }
+
     /// The first eight digits: enough to tell two apart in a log, too few to join one.
     public var description: String { String(high >> 32, radix: 16) }
 }

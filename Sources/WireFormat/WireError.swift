@@ -14,6 +14,7 @@ public struct WireError: Error, Equatable, Sendable, CustomStringConvertible {
         case crossesStripe = "has an extent that crosses a stripe"
         case foreignStripe = "has pages that belong to another stream"
         case badPayload = "has a payload that is not what its extents add up to"
+        case badDigest = "has a digest that is not that of its bytes"
         case badText = "has text that is not UTF-8"
         case trailingBytes = "has bytes after its end"
     }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Hypervisors
+import MigrationEngine
 import TurntableCore
 import TurntableLinux
 
@@ -14,6 +15,17 @@ struct RunDirectoryOption: ParsableArguments {
     var path: String = environmentValue("TURNTABLE_RUN_DIR") ?? "/run/turntable"
 
     var directory: RunDirectory { RunDirectory(path) }
+}
+
+struct StateDirectoryOption: ParsableArguments {
+    @Option(
+        name: .customLong("state-dir"),
+        help: ArgumentHelp(
+            "Where this host keeps its hand-off journals, which must survive it; also $TURNTABLE_STATE_DIR.", valueName: "directory"))
+    var path: String = environmentValue("TURNTABLE_STATE_DIR") ?? "/var/lib/turntable"
+
+    var directory: StateDirectory { StateDirectory(path) }
+    func journals() throws(TurntableError) -> Journals { try directory.journals() }
 }
 
 struct ByteCountOption: ExpressibleByArgument {

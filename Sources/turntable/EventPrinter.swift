@@ -43,7 +43,17 @@ final class EventPrinter: Sendable {
             showProgress(progress, members)
         case .round(let round):
             say(["event": .text("round"), "round": .object(round)], describe(round))
+        case .interrupted(let why, let seconds): interrupted(why, seconds)
+        case .resumed(let pages):
+            let text = pages == 0 ? "nothing was lost" : "\(PageCount(pages).bytes) that were on their way are sent again"
+            say(["event": .text("resumed"), "pagesSentAgain": .number(Double(pages))], "the line is back: \(text)")
         }
+    }
+
+    private func interrupted(_ why: String, _ seconds: Double) {
+        let members: [String: EventValue] = ["event": .text("interrupted"), "why": .text(why), "secondsLeft": .number(seconds)]
+        remember(members)
+        say(members, "interrupted: \(why); it goes on if the line comes back within \(Nanoseconds.seconds(seconds))")
     }
 
     private func describe(_ round: RoundReport) -> String {
@@ -71,7 +81,10 @@ final class EventPrinter: Sendable {
                 + "\(ByteCount(report.bytesOnWire)) on the wire, \(report.rounds.count) rounds, bulk \(bulk), round trip \(time(report.roundTripMilliseconds))",
             "  stood still \(time(blackout.totalMilliseconds)) of \(time(blackout.budgetMilliseconds)) allowed "
                 + "(predicted \(time(blackout.predictedMilliseconds))): \(phases.joined(separator: ", "))",
-            "  streams: \(report.streams.joined(separator: "; "))",
+            "  streams: \(report.streams.joined(separator: "; "))"
+                + (report.attachments > 1
+                    ? "; the line was cut \(report.attachments - 1) times, \(PageCount(report.pagesSentAgain).bytes) sent twice" : ""),
+            "  memory: \(describe(report.verification))",
         ]
         say(["event": .text("completed"), "report": .object(report)], lines.joined(separator: "\n"))
         if blackout.totalMilliseconds > blackout.budgetMilliseconds {
@@ -79,10 +92,23 @@ final class EventPrinter: Sendable {
         }
     }
 
+    private func describe(_ verification: VerificationReport?) -> String {
+        guard let verification else { return "not compared" }
+        return verification.stripesDiffering == 0
+            ? "compared with the source's, \(verification.stripesCompared) MiB the same"
+            : "DIFFERS from the source's in \(verification.stripesDiffering) of \(verification.stripesCompared) MiB: "
+                + verification.examples.joined(separator: ", ")
+    }
+
     // MARK: - Target
 
     func target(_ event: MigrationEvent) {
-        if case .phase(let phase) = event, json { say(["event": .text("phase"), "phase": .text(phase.rawValue)], "") }
+        switch event {
+        case .phase(let phase) where json: say(["event": .text("phase"), "phase": .text(phase.rawValue)], "")
+        case .note(let text): note(text)
+        case .interrupted(let why, let seconds): interrupted(why, seconds)
+        default: break
+        }
     }
 
     func received(_ outcome: TargetMigration.Outcome, from peer: String) {
@@ -91,7 +117,8 @@ final class EventPrinter: Sendable {
                 "event": .text("received"), "machine": .text(outcome.machine), "from": .text(peer),
                 "epoch": .number(Double(outcome.epoch.value)),
             ],
-            "\(outcome.machine) from \(peer) \(outcome.isRunning ? "runs" : "is, paused as it was,") here (epoch \(outcome.epoch.value))")
+            "\(outcome.machine) from \(peer) \(outcome.isRunning ? "runs" : "is, paused as it was,") here (epoch \(outcome.epoch.value)); "
+                + "memory \(describe(outcome.verification))")
     }
 
     func notReceived(_ error: TurntableError, from peer: String) {

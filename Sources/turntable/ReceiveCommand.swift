@@ -39,7 +39,13 @@ struct ReceiveCommand: ParsableCommand {
     var qmp: String?
     @Flag(help: "Print one JSON object a line.")
     var json = false
+    @Option(
+        name: .customLong("resume-window"),
+        help: ArgumentHelp("How long to keep what has come of a machine whose line is cut; the source may ask for less.", valueName: "time")
+    )
+    var resumeWindow = TimeOption(Limits.resumeWindow)
     @OptionGroup var runDirectory: RunDirectoryOption
+    @OptionGroup var stateDirectory: StateDirectoryOption
     @Argument(parsing: .postTerminator, help: "QEMU and its arguments for the machine that comes, after --.")
     var command: [String] = []
 
@@ -53,14 +59,26 @@ struct ReceiveCommand: ParsableCommand {
                 throw TurntableError(.usage, "receive", "one command or monitor serves one machine", remedy: "add --once")
             }
             let printer = EventPrinter(json: json)
-            let receiver = Receiver(
-                host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()), printer: printer, once: once)
-            Signals.onInterrupt { _ in receiver.interrupt() }
+            var options = TargetOptions()
+            options.resumeWindow = resumeWindow.value
+            let reception = Reception(
+                host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()),
+                journals: try stateDirectory.journals(),
+                options: options, once: once,
+                reports: .init(
+                    note: { printer.note($0) }, event: { printer.target($0) },
+                    ended: { outcome, peer in
+                        switch outcome {
+                        case .success(let machine): printer.received(machine, from: peer)
+                        case .failure(let error): printer.notReceived(error, from: peer)
+                        }
+                    }))
+            Signals.onInterrupt { _ in reception.interrupt() }
             // After the signals' thread, and before any machine is started.
             Signals.ignoreChildren()
             let transport = try TCPTargetTransport(listening: address) { printer.note("turned away \($0)") }
             printer.listening(Address(host: address.host, port: transport.port))
-            try receiver.serve(transport)
+            try reception.serve(transport)
         }
     }
 
@@ -71,82 +89,5 @@ struct ReceiveCommand: ParsableCommand {
         policy.paths = allowPaths
         if let maximumMemory { policy.memory = maximumMemory.value }
         return .description(policy)
-    }
-}
-
-/// Takes connections and gives each session a thread.
-private final class Receiver: Sendable {
-    private struct State {
-        var sessions: [AttachmentID: TargetMigration] = [:]
-        var isInterrupted = false
-        var outcome: Result<Void, TurntableError>?
-    }
-    private let host: any TargetHost
-    private let printer: EventPrinter
-    private let once: Bool
-    private let state = Monitor(State())
-
-    init(host: any TargetHost, printer: EventPrinter, once: Bool) {
-        self.host = host
-        self.printer = printer
-        self.once = once
-    }
-
-    /// Ctrl-C: what is not handed off yet ends; what is comes to its end.
-    func interrupt() {
-        let sessions = state.update { state in
-            state.isInterrupted = true
-            return Array(state.sessions.values)
-        }
-        for session in sessions { _ = session.cancel("the receiver was interrupted") }
-    }
-
-    func serve(_ transport: any TargetTransport) throws(TurntableError) {
-        while true {
-            let (isDone, isIdle) = state.read { (once && $0.outcome != nil || $0.isInterrupted, $0.sessions.isEmpty) }
-            if isDone && isIdle { break }
-            switch try transport.accept(within: Limits.pollTime) {
-            case .control(let control, let peer): start(control, peer)
-            case .data(let receiver, let preface):
-                guard let session = state.read({ $0.sessions[preface.attachment] }) else {
-                    printer.note("turned away a data stream of a session that is not here")
-                    receiver.shutDown()
-                    continue
-                }
-                _ = session.add(receiver, stream: Int(preface.stream))
-            case nil: continue
-            }
-        }
-        switch state.read({ $0.outcome }) {
-        case .success?: return
-        case .failure(let error)?: throw error
-        case nil: throw TurntableError(.cancelled, "receiving", "interrupted before a machine came")
-        }
-    }
-
-    private func start(_ control: any ControlChannel, _ peer: String) {
-        let isFull = state.read { $0.isInterrupted || $0.sessions.count >= (once ? 1 : Limits.sessions) || (once && $0.outcome != nil) }
-        if isFull {
-            try? control.send(.refused(Refusal(epoch: Epoch(0), reason: "this receiver is busy")))
-            return printer.note("turned away \(peer): busy")
-        }
-        let session = TargetMigration(control: control, host: host) { [printer] in printer.target($0) }
-        state.update { $0.sessions[control.attachment] = session }
-        _ = WorkerThread("tt-target") { [self] in
-            let outcome: Result<Void, TurntableError>
-            do throws(TurntableError) {
-                let result = try session.run()
-                printer.received(result, from: peer)
-                outcome = .success(())
-            } catch {
-                printer.notReceived(error, from: peer)
-                outcome = .failure(error)
-            }
-            control.shutDown()
-            state.update {
-                $0.sessions[control.attachment] = nil
-                $0.outcome = outcome
-            }
-        }
     }
 }

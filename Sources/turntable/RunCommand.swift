@@ -1,7 +1,9 @@
 import ArgumentParser
 import Foundation
 import Hypervisors
+import MigrationEngine
 import TurntableCore
+import WireFormat
 
 struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -20,11 +22,14 @@ struct RunCommand: ParsableCommand {
     var name: String?
     @Flag(help: "Wait for a machine to be received instead of booting.")
     var incoming = false
+    @Flag(help: "Start it even if it was handed to another host: you know that it does not run there.")
+    var anew = false
     @Option(help: .hidden)
-    var epoch: UInt64 = 1
+    var epoch: UInt64?
     @Option(help: .hidden)
     var lease: Int32?
     @OptionGroup var runDirectory: RunDirectoryOption
+    @OptionGroup var stateDirectory: StateDirectoryOption
     @Argument(parsing: .postTerminator, help: "QEMU and its arguments, after --.")
     var command: [String] = []
 
@@ -33,7 +38,8 @@ struct RunCommand: ParsableCommand {
             let commandLine = try QEMUCommandLine(command)
             let name = name ?? commandLine.guestName ?? "vm-\(ProcessInfo.processInfo.processIdentifier)"
             let launcher = QEMULauncher(
-                directory: runDirectory.directory, name: name, epoch: Epoch(epoch), isIncoming: incoming, commandLine: commandLine,
+                directory: runDirectory.directory, name: name, epoch: try epoch.map { Epoch($0) } ?? firstEpoch(of: name),
+                isIncoming: incoming, commandLine: commandLine,
                 preload: try preloadLibrary(), lease: lease)
             let code = try launcher.run { record, dirtyLog in
                 // In the log of a machine that the receiver started, only what went wrong is of interest.
@@ -47,5 +53,19 @@ struct RunCommand: ParsableCommand {
             }
             if code != 0 { throw ExitCode(code) }
         }
+    }
+
+    /// A machine that starts takes an epoch that none of its name had here.
+    private func firstEpoch(of name: String) throws(TurntableError) -> Epoch {
+        let history = try stateDirectory.directory.history(of: name)
+        if let elsewhere = history.elsewhere, !anew, !incoming {
+            let when = Date(timeIntervalSince1970: Double(elsewhere.unixSeconds)).formatted(.iso8601)
+            throw TurntableError(
+                .refused, "starting \(name)",
+                "the journal here says that it was handed to \(elsewhere.peer.isEmpty ? "another host" : elsewhere.peer) under epoch "
+                    + "\(elsewhere.epoch.value) at \(when)",
+                remedy: "choose another --name, or add --anew if you know that it does not run there")
+        }
+        return history.highestEpoch.next
     }
 }

@@ -6,6 +6,7 @@ import MigrationEngine
 import TransportTCP
 import TurntableCore
 import TurntableLinux
+import WireFormat
 
 struct SendCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -40,7 +41,16 @@ struct SendCommand: ParsableCommand {
         help: ArgumentHelp(
             "pagemap-scan (Linux 6.7) or soft-dirty (older; the machine stands still for a moment each round). Default: the first that this kernel has.",
             valueName: "method")) var dirtyLog: String?
+    @Option(
+        name: .customLong("resume-window"),
+        help: ArgumentHelp("How long a cut line is waited for while the machine runs on; 0 gives up at once.", valueName: "time"))
+    var resumeWindow = TimeOption(Limits.resumeWindow)
+    @Option(
+        help: ArgumentHelp(
+            "before, after or off: when the target's memory is compared with the source's. Before the machine runs costs blackout.",
+            valueName: "when")) var verify = "after"
     @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var stateDirectory: StateDirectoryOption
     @OptionGroup var runDirectory: RunDirectoryOption
 
     func run() throws {
@@ -72,6 +82,9 @@ struct SendCommand: ParsableCommand {
             options.budget = downtime.value
             options.statedRate = rate?.value
             options.roundTrip = rtt?.value
+            options.resumeWindow = resumeWindow.value
+            options.verification = try verification()
+            options.peer = "\(address)"
 
             let printer = EventPrinter(json: json)
             // Before anything is asked of its monitor, which has one user at a time.
@@ -83,14 +96,35 @@ struct SendCommand: ParsableCommand {
             let source = try QEMUSourceMachine(
                 machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
             let migration = SourceMigration(
-                machine: source, transport: TCPSourceTransport(address: address, options: line), options: options
+                machine: source, transport: TCPSourceTransport(address: address, options: line), journals: try stateDirectory.journals(),
+                options: options
             ) { printer.source($0) }
             Signals.onInterrupt { _ in
                 if !migration.cancel() { printer.note("too late to cancel: the right to run was handed off") }
             }
             let door = try MigrationDoor(path: path, status: { printer.lastStatus }, cancel: { migration.cancel() })
             defer { door.close() }
-            printer.completed(try migration.run(), to: address)
+            let report = try migration.run()
+            printer.completed(report, to: address)
+            try checkMemory(report)
         }
+    }
+
+    private func verification() throws(TurntableError) -> Verification {
+        switch verify {
+        case "before": return .before
+        case "after": return .after
+        case "off": return .off
+        default: throw TurntableError(.usage, "--verify \(verify)", "it must be before, after or off")
+        }
+    }
+
+    private func checkMemory(_ report: MigrationReport) throws(TurntableError) {
+        guard let verification = report.verification, verification.stripesDiffering > 0 else { return }
+        throw TurntableError(
+            .damaged, "comparing the memory of \(machine)",
+            "it runs at the target, and \(verification.stripesDiffering) of its \(verification.stripesCompared) MiB are not what they were here "
+                + "(\(verification.examples.joined(separator: ", "))); the machine's remains here are kept, stopped",
+            remedy: "do not trust the machine; tell us, with both ends' output")
     }
 }

@@ -204,7 +204,8 @@ internal import WireFormat
             .abort("no"),
         ]
         let toSource: [ControlMessage] = [
-            .welcome(Welcome(version: 1, attachment: session.targetControl.attachment)), .offered(Epoch(7)), .pong(0),
+            .welcome(Welcome(version: 1, attachment: session.targetControl.attachment)),
+            .offered(Offered(epoch: Epoch(7), host: .random(), received: [1, 2])), .pong(Pong(stamp: 0, received: [3])),
             .committed(Committed(epoch: Epoch(7), waitedForStreams: .zero, loadedDeviceState: Nanoseconds(1), resumed: Nanoseconds(2))),
             .refused(Refusal(epoch: Epoch(7), reason: String(repeating: "x", count: Limits.reasonBytes))),
         ]

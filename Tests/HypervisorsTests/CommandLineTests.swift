@@ -106,7 +106,7 @@ struct CommandLineTests {
 struct RunDirectoryTests {
     @Test(arguments: ["a", "web-1", "db_2.example", String(repeating: "x", count: 64), "9", "log"])
     func namesThatCanBeDirectories(name: String) {
-        #expect(failure { () throws(TurntableError) in try RunDirectory.check(name: name) } == nil)
+        #expect(failure { () throws(TurntableError) in try MachineName.check(name) } == nil)
     }
 
     @Test(arguments: [
@@ -114,6 +114,6 @@ struct RunDirectoryTests {
         "-\u{301}",
     ])
     func namesThatCannot(name: String) {
-        #expect(failure { () throws(TurntableError) in try RunDirectory.check(name: name) }?.kind == .usage)
+        #expect(failure { () throws(TurntableError) in try MachineName.check(name) }?.kind == .usage)
     }
 }

@@ -44,7 +44,10 @@ internal import WireFormat
     @Test func theConversationIsAsDocumented() throws {
         let stage = try Stage()
         _ = try stage.run().source.get()
-        #expect(stage.conversation == ["S offer", "T offered", "S handoff", "T committed"])
+        #expect(
+            stage.conversation == [
+                "S offer", "T offered", "S handoff", "T committed", "S digests", "S digests", "S digests", "T verified",
+            ])
     }
 
     /// From the pause to Handoff the target may say nothing at all: half a round trip, no more.

@@ -7,7 +7,7 @@ internal import WireFormat
 /// A machine without a hypervisor: memory that a thread writes, and some bytes of device state.
 final class FakeSource: SourceMachine, @unchecked Sendable {
     let name = "fake"
-    let epoch = Epoch(41)
+    var epoch: Epoch { state.read { $0.epoch } }
     let description: [UInt8] = [1, 2, 3]
     let memory: TestMemory
     let deviceState: [UInt8]
@@ -24,6 +24,9 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         var resumes = 0
         var pauses = 0
         var isDiscarded = false
+        var epoch = Epoch(41)
+        var session: SharedMemory?
+        var isForgotten = false
     }
     private let state = Monitor(State())
     let log: FakeDirtyLog
@@ -78,8 +81,19 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         log.mark(page, region)
     }
 
-    func startDirtyLog(streams: Int) -> any DirtyLog {
-        log.clear()
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        if let kept = state.read({ $0.session }), kept.bytes == bytes { return kept }
+        let memory = try SharedMemory(bytes: bytes)
+        state.update { $0.session = memory }
+        return memory
+    }
+    func forgetSession() { state.update { $0.session = nil } }
+    /// Whether nothing of a migration is kept.
+    var isForgotten: Bool { state.read { $0.session == nil } }
+    func takeUp(wasRunning: Bool) {}
+    func reclaim(_ epoch: Epoch) { state.update { $0.epoch = epoch } }
+    func startDirtyLog(streams: Int, isContinued: Bool) -> any DirtyLog {
+        if !isContinued { log.clear() }
         return log
     }
     func pause() {
@@ -107,6 +121,7 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
 
 /// Marks under a lock.
 final class FakeDirtyLog: DirtyLog, Sendable {
+    let isContinued = true
     private let marks: Monitor<[PageBitmap]>
 
     init(_ regions: [MemoryRegion]) { marks = Monitor(regions.map { PageBitmap(pages: $0.pages) }) }
@@ -139,6 +154,7 @@ final class FakeTarget: TargetMachine, @unchecked Sendable {
         var isDiscarded = false
     }
     private let state = Monitor(State())
+    private let session = Monitor<SharedMemory?>(nil)
     fileprivate let host: FakeHost
 
     init(_ memory: TestMemory, _ host: FakeHost) {
@@ -149,6 +165,13 @@ final class FakeTarget: TargetMachine, @unchecked Sendable {
     var isRunning: Bool { state.read { $0.isRunning } }
     var isDiscarded: Bool { state.read { $0.isDiscarded } }
 
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        if let kept = session.read({ $0 }) { return kept }
+        let memory = try SharedMemory(bytes: bytes)
+        session.update { $0 = memory }
+        return memory
+    }
+    func forgetSession() { session.update { $0 = nil } }
     func loadDeviceState(_ bytes: UnsafeRawBufferPointer) throws(TurntableError) {
         try host.whenLoading()
         let bytes = Array(bytes)
@@ -170,9 +193,18 @@ final class FakeHost: TargetHost, @unchecked Sendable {
     var whenResuming: Step = { () throws(TurntableError) in }
     var regionPages: [Int]?
     private let made = Monitor<FakeTarget?>(nil)
+    /// The session that a receiver which was killed leaves a machine of.
+    private let waiting = Monitor<SessionID?>(nil)
     var machine: FakeTarget? { made.read { $0 } }
 
-    func prepare(_ offer: Offer) throws(TurntableError) -> any TargetMachine {
+    func find(_ offer: Offer) -> (any TargetMachine)? { isWaiting(offer.session) ? machine : nil }
+    func isWaiting(_ session: SessionID) -> Bool {
+        guard let machine, !machine.isDiscarded, !machine.isRunning else { return false }
+        return waiting.read { $0 == session }
+    }
+
+    func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
+        waiting.update { $0 = offer.session }
         guard let memory = try? TestMemory(pages: regionPages ?? offer.regions.map { Int($0.bytes) / pageBytes }) else {
             throw TurntableError(.unsupported, "preparing", "no memory")
         }

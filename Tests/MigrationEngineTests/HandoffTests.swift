@@ -104,7 +104,7 @@ internal import WireFormat
         let stage = try Stage()
         let accepted = Monitor([Bool]())
         stage.host.whenLoading = { [unowned stage] () throws(TurntableError) in
-            accepted.update { $0 += [stage.migration.cancel(), stage.target!.cancel("too late")] }
+            accepted.update { $0 += [stage.migration.cancel(), stage.cancelTarget()] }
         }
         _ = try stage.run().source.get()
         #expect(accepted.read { $0 } == [false, false])

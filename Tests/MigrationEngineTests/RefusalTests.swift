@@ -144,7 +144,7 @@ internal import WireFormat
     func cancellingAtTheTargetLeavesTheMachineRunning(_ moment: Moment) throws {
         let stage = try Stage()
         let accepted = Monitor(false)
-        at(moment, of: stage) { stage in accepted.update { $0 = stage.target!.cancel("the receiver was interrupted") } }
+        at(moment, of: stage) { stage in accepted.update { $0 = stage.cancelTarget() } }
         let (sent, received) = stage.run()
         #expect(accepted.read { $0 })
         #expect(received?.error?.kind == .cancelled, "\(received as Any)")
@@ -164,7 +164,9 @@ internal import WireFormat
     @Test func anAbsurdHeartbeatIsHarmless() throws {
         let stage = try Stage()
         stage.fromTarget = { message in
-            if case .offered = message { return [.pong(UInt64(bitPattern: .min)), .pong(.max), message] }
+            if case .offered = message {
+                return [.pong(Pong(stamp: UInt64(bitPattern: .min), received: [])), .pong(Pong(stamp: .max, received: [.max])), message]
+            }
             return [message]
         }
         _ = try stage.run().source.get()
@@ -173,8 +175,10 @@ internal import WireFormat
     @Test func aTargetThatClaimsAMachineBeforeItWasGivenOneIsNotBelieved() throws {
         let stage = try Stage()
         stage.fromTarget = { message in
-            guard case .offered(let epoch) = message else { return [message] }
-            return [message, .committed(Committed(epoch: epoch, waitedForStreams: .zero, loadedDeviceState: .zero, resumed: .zero))]
+            guard case .offered(let offered) = message else { return [message] }
+            return [
+                message, .committed(Committed(epoch: offered.epoch, waitedForStreams: .zero, loadedDeviceState: .zero, resumed: .zero)),
+            ]
         }
         #expect(stage.run().source.error?.kind == .protocol)
         expectUnharmed(stage)

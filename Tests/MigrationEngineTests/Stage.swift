@@ -11,6 +11,8 @@ final class Stage: @unchecked Sendable {
     let source: FakeSource
     let host = FakeHost()
     var options = MigrationOptions()
+    /// Called with what the target reports, on its thread.
+    var whenTargetReported: @Sendable (MigrationEvent, Stage) -> Void = { _, _ in }
     /// Called with what the source reports, on its thread.
     var whenReported: @Sendable (MigrationEvent, Stage) -> Void = { _, _ in }
     /// What becomes of a message that the target, or the source, sends.
@@ -23,10 +25,15 @@ final class Stage: @unchecked Sendable {
     var afterSource: @Sendable (ControlMessage, Stage) -> Void = { _, _ in }
 
     private let said = Monitor([String]())
-    private let migrations = Monitor<(source: SourceMigration?, target: TargetMigration?)>((nil, nil))
+    private let migrations = Monitor<SourceMigration?>(nil)
+    private let receptions = Monitor<Reception?>(nil)
     private let targetOutcome = Monitor<Result<TargetMigration.Outcome, TurntableError>?>(nil)
     private let controls = Monitor<(source: (any ControlChannel)?, target: (any ControlChannel)?)>((nil, nil))
     private let senders = Monitor([any FrameSender]())
+    let sourceDisk = MemoryStore(), targetDisk = MemoryStore()
+    /// The boot that each end's kernel is on.
+    var sourceBoot = BootID(high: 1, low: 1), targetBoot = BootID(high: 1, low: 2)
+    let targetHost = HostID.random()
 
     init(seed: UInt64 = 1, writes: Int = 20, rate: BitRate? = nil) throws {
         loopback = Loopback(queueBytes: 256 << 10, rate: rate)
@@ -34,30 +41,60 @@ final class Stage: @unchecked Sendable {
         // Wide enough that a busy test machine is no reason to fail; what fails here fails for a cause.
         options.budget = .seconds(3)
         options.statedRate = BitRate(bitsPerSecond: 10e9)
+        options.resumeWindow = .zero
     }
 
     /// Everything said on the control stream but heartbeats, in order.
     var conversation: [String] { said.read { $0 } }
-    var migration: SourceMigration { migrations.read { $0.source! } }
-    var target: TargetMigration? { migrations.read { $0.target } }
+    var migration: SourceMigration { migrations.read { $0! } }
+    var reception: Reception { receptions.read { $0! } }
     var targetControl: (any ControlChannel)? { controls.read { $0.target } }
 
+    func cancelTarget() -> Bool { reception.interrupt() }
+
+    func sourceJournals() -> Journals {
+        Journals(host: HostID(high: 5, low: 5)) { [sourceDisk, sourceBoot] (name) throws(TurntableError) in
+            try Journal(of: name, store: sourceDisk, boot: sourceBoot) { 0 }
+        }
+    }
+    func targetJournals() -> Journals {
+        Journals(host: targetHost) { [targetDisk, targetBoot] (name) throws(TurntableError) in
+            try Journal(of: name, store: targetDisk, boot: targetBoot) { 0 }
+        }
+    }
+
     func run() -> (source: Result<MigrationReport, TurntableError>, target: Result<TargetMigration.Outcome, TurntableError>?) {
-        let isOver = Monitor(false)
-        let serving = Background { [self] () throws(TurntableError) in
-            while !isOver.read({ $0 }) { try serve() }
-        }
-        let migration = SourceMigration(machine: source, transport: StagedTransport(self), options: options) { [self] in
-            whenReported($0, self)
-        }
-        migrations.update { $0.source = migration }
-        let outcome: Result<MigrationReport, TurntableError>
-        do throws(TurntableError) { outcome = .success(try migration.run()) } catch { outcome = .failure(error) }
-        let received = target == nil ? nil : targetOutcome.wait(atMost: .seconds(10)) { $0 }
-        isOver.update { $0 = true }
+        let serving = receive()
+        let outcome = send()
+        let received = conversation.contains("S offer") ? targetOutcome.wait(atMost: .seconds(10)) { $0 } : nil
+        reception.interrupt()
         _ = serving.outcome()
         source.end()
         return (outcome, received)
+    }
+
+    /// The target's process, on a thread of its own, until its reception is interrupted.
+    func receive() -> Background<Void> {
+        var options = TargetOptions()
+        options.waits = self.options.waits
+        options.resumeWindow = self.options.resumeWindow
+        targetOutcome.update { $0 = nil }
+        let reception = Reception(
+            host: host, journals: targetJournals(), options: options, once: false,
+            reports: .init(
+                note: { _ in }, event: { [self] in whenTargetReported($0, self) },
+                ended: { [targetOutcome] outcome, _ in targetOutcome.update { $0 = outcome } }))
+        receptions.update { $0 = reception }
+        return Background { [self] () throws(TurntableError) in try? reception.serve(StagedTarget(self)) }
+    }
+
+    /// The source's process, on this thread.
+    func send() -> Result<MigrationReport, TurntableError> {
+        let migration = SourceMigration(
+            machine: source, transport: StagedTransport(self), journals: sourceJournals(), options: options
+        ) { [self] in whenReported($0, self) }
+        migrations.update { $0 = migration }
+        do throws(TurntableError) { return .success(try migration.run()) } catch { return .failure(error) }
     }
 
     /// The source's process ends: what it has sent can still be read.
@@ -66,31 +103,28 @@ final class Stage: @unchecked Sendable {
         for sender in senders.read({ $0 }) { sender.shutDown() }
     }
 
-    private func serve() throws(TurntableError) {
-        switch try loopback.accept(within: .milliseconds(20)) {
-        case .control(let control, _)?:
-            let channel = StagedChannel(
-                control, send: { [self] in hear("T", fromTarget($0)) }, receive: { [self] in toTarget($0) }, after: { _ in })
-            controls.update { $0.target = control }
-            let target = TargetMigration(control: channel, host: host, waits: options.waits) { _ in }
-            migrations.update { $0.target = target }
-            _ = WorkerThread("target") { [self] in
-                let outcome: Result<TargetMigration.Outcome, TurntableError>
-                do throws(TurntableError) { outcome = .success(try target.run()) } catch { outcome = .failure(error) }
-                channel.shutDown()
-                targetOutcome.update { $0 = outcome }
-            }
-        case .data(let receiver, let preface)?: _ = target?.add(receiver, stream: Int(preface.stream))
-        case nil: break
-        }
-    }
-
     private func hear(_ who: String, _ messages: [ControlMessage]) -> [ControlMessage] {
         for message in messages {
             let word = "\(message)".prefix { $0 != "(" }
             if word != "ping", word != "pong" { said.update { $0.append("\(who) \(word)") } }
         }
         return messages
+    }
+
+    /// The target's transport, listened to.
+    private final class StagedTarget: TargetTransport {
+        private let stage: Stage
+        init(_ stage: Stage) { self.stage = stage }
+
+        func accept(within limit: Nanoseconds) throws(TurntableError) -> IncomingConnection? {
+            let stage = stage
+            let connection = try stage.loopback.accept(within: .milliseconds(20))
+            guard case .control(let control, let peer)? = connection else { return connection }
+            stage.controls.update { $0.target = control }
+            return .control(
+                StagedChannel(control, send: { stage.hear("T", stage.fromTarget($0)) }, receive: { stage.toTarget($0) }, after: { _ in }),
+                peer: peer)
+        }
     }
 
     /// The source's transport, listened to.

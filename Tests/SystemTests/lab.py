@@ -56,6 +56,10 @@ class Program:
         if user:
             prefix += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         self.arguments = [str(argument) for argument in arguments]
+        if "--run-dir" in self.arguments:
+            # Each side is a host of its own: its journals lie beside its machines.
+            side = self.arguments[self.arguments.index("--run-dir") + 1]
+            environment = {"TURNTABLE_STATE_DIR": f"{side}-state", **(environment or {})}
         self.process = subprocess.Popen(
             [*prefix, *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             errors="replace", cwd=lab.directory, env={**os.environ, **(environment or {})}, start_new_session=True)

@@ -11,9 +11,11 @@ WELCOME, OFFER, OFFERED, REFUSED, PING, PONG, HANDOFF, COMMITTED, ABORT = range(
 PAGES = 1
 CONTROL, DATA = 0, 1
 
+SESSION = bytes(range(16))
 
-def preface(role=CONTROL, stream=0, session=bytes(16), lowest=1, highest=1, magic=MAGIC):
-    return magic + struct.pack("<HHHH", lowest, highest, role, stream) + session
+
+def preface(role=CONTROL, stream=0, attachment=bytes(16), lowest=1, highest=1, magic=MAGIC):
+    return magic + struct.pack("<HHHH", lowest, highest, role, stream) + attachment
 
 
 def message(kind, body=b"", length=None):
@@ -26,11 +28,20 @@ def text(value):
 
 
 def offer(arguments, regions, machine="m", streams=1, epoch=2):
-    body = bytes(range(16)) + struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
+    body = SESSION + struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
     for name, size in regions:
         body += text(name) + struct.pack("<Q", size)
-    body += struct.pack("<I", 0)
+    # No populations, no comparison, no resume window, not handed off.
+    body += struct.pack("<IBqB", 0, 0, 0, 0)
     return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True})))
+
+
+def offered(epoch=2):
+    return message(OFFERED, struct.pack("<Q", epoch) + bytes(16) + struct.pack("<I", 0))
+
+
+def handoff(frames, device_bytes=0, epoch=2):
+    return message(HANDOFF, struct.pack("<Q", epoch) + SESSION + struct.pack("<I", len(frames)) + struct.pack(f"<{len(frames)}QQ", *frames, device_bytes))
 
 
 def welcome(version=1):
@@ -38,7 +49,7 @@ def welcome(version=1):
 
 
 def refused(reason):
-    return message(REFUSED, struct.pack("<Q", 0) + text(reason))
+    return message(REFUSED, struct.pack("<Q", 0) + text(reason) + text(b""))
 
 
 def frame(extents, payload, sequence=0, payload_bytes=None, magic=b"TTF1", kind=PAGES):
@@ -86,12 +97,12 @@ class Connection:
 
 
 def open_session(address, an_offer):
-    """A source's control stream up to Offered, and its session."""
+    """A source's control stream up to Offered, and its attachment."""
     control = Connection.to(address).send(preface())
-    session = control.receive_kind(WELCOME)[2:18]
+    attachment = control.receive_kind(WELCOME)[2:18]
     control.send(an_offer)
     control.receive_kind(OFFERED)
-    return control, session
+    return control, attachment
 
 
 class Server:

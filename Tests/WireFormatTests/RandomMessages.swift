@@ -35,27 +35,46 @@ extension SeededGenerator {
         return Offer(
             session: identifier(), epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes),
             streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
-            regions: regions, populations: populations, description: bytes(Int.random(in: 0...3000, using: &self)))
+            regions: regions, populations: populations, verification: Verification.allCases.randomElement(using: &self)!,
+            resumeWindow: Nanoseconds(number()), isHandedOff: Bool.random(using: &self),
+            description: bytes(Int.random(in: 0...3000, using: &self)))
     }
+
+    mutating func counts(_ limit: Int) -> [UInt64] { (0..<Int.random(in: 0...limit, using: &self)).map { _ in number() } }
 
     /// A message of each kind.
     mutating func messages() -> [ControlMessage] {
         [
             .welcome(Welcome(version: number(), attachment: identifier())),
             .offer(offer()),
-            .offered(Epoch(number())),
-            .refused(Refusal(epoch: Epoch(number()), reason: text(atMost: Limits.reasonBytes))),
-            .ping(number()), .pong(number()),
+            .offered(Offered(epoch: Epoch(number()), host: identifier(), received: counts(Limits.streams))),
+            .refused(
+                Refusal(
+                    epoch: Epoch(number()), reason: text(atMost: Limits.reasonBytes),
+                    signature: bytes(Int.random(in: 0...200, using: &self)))),
+            .ping(number()), .pong(Pong(stamp: number(), received: counts(Limits.streams))),
             .handoff(
                 Handoff(
                     epoch: Epoch(number()), session: identifier(),
-                    frames: (0..<Int.random(in: 0...Limits.streams, using: &self)).map { _ in number() },
+                    frames: counts(Limits.streams),
                     deviceStateBytes: UInt64.random(in: 0...UInt64(Limits.deviceStateBytes), using: &self))),
             .committed(
                 Committed(
                     epoch: Epoch(number()), waitedForStreams: Nanoseconds(number()), loadedDeviceState: Nanoseconds(number()),
                     resumed: Nanoseconds(number()))),
             .abort(text(atMost: Limits.reasonBytes)),
+            .digests(Digests(region: number(), firstStripe: number(), stripes: counts(300), isLast: Bool.random(using: &self))),
+            .verified(
+                Verified(
+                    epoch: Epoch(number()), stripesCompared: number(), stripesDiffering: number(),
+                    examples: (0..<Int.random(in: 0...Verified.maximumExamples, using: &self)).map { _ in
+                        .init(region: number(), stripe: number())
+                    })),
+            .query(Query(machine: text(atMost: Limits.nameBytes), epoch: Epoch(number()), session: identifier())),
+            .resolution(
+                Resolution(
+                    epoch: Epoch(number()), host: identifier(), state: Resolution.State.allCases.randomElement(using: &self)!,
+                    detail: text(atMost: Limits.reasonBytes), signature: bytes(Int.random(in: 0...200, using: &self)))),
         ]
     }
 

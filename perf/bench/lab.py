@@ -159,13 +159,13 @@ def turntable_move(processes, number, qemu, ready, options=(), probed=False):
     """Starts a machine under turntable, moves it, and gives the report, with the processor time from the first page on."""
     directories = [processes.path(f"run{number}-{side}") for side in "ab"]
     serials = [processes.path(f"serial{number}-{side}") for side in "ab"]
-    runner = processes.start(*on(0, TURNTABLE, "run", "--name", "m", "--run-dir", directories[0], "--", *qemu(serials[0])))
+    runner = processes.start(*on(0, TURNTABLE, "run", "--name", "m", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", "--", *qemu(serials[0])))
     wait_for("the guest", lambda: ready(serials[0]))
     receiver = processes.start(
-        *on(1, TURNTABLE, "receive", "--once", "--json", "--listen", f"{ADDRESSES[1]}:4906", "--run-dir", directories[1], "--", *qemu(serials[1])),
+        *on(1, TURNTABLE, "receive", "--once", "--json", "--listen", f"{ADDRESSES[1]}:4906", "--run-dir", directories[1], "--state-dir", f"{directories[1]}-state", "--", *qemu(serials[1])),
         stdout=subprocess.PIPE)
     receiver.stdout.readline()
-    sender = processes.start(*on(0, TURNTABLE, "send", "m", ADDRESSES[1], "--json", "--run-dir", directories[0], *options), stdout=subprocess.PIPE,
+    sender = processes.start(*on(0, TURNTABLE, "send", "m", ADDRESSES[1], "--json", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", *options), stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
     report, before, memory = None, None, {}
     for line in sender.stdout:

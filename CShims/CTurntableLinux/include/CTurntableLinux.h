@@ -2,6 +2,7 @@
 // distribution's headers. One prefix (tt_), a value or -errno back, no policy.
 #ifndef CTURNTABLELINUX_H
 #define CTURNTABLELINUX_H
+#include "tt_digest.h"
 #include "tt_memory.h"
 #include "tt_process.h"
 #include "tt_socket.h"

@@ -27,8 +27,11 @@ public final class QEMUHost: TargetHost {
         self.turntable = turntable
     }
 
-    public func prepare(_ offer: Offer) throws(TurntableError) -> any TargetMachine {
-        try RunDirectory.check(name: offer.machine)
+    public func find(_ offer: Offer) -> (any TargetMachine)? { nil }
+    public func isWaiting(_ session: SessionID) -> Bool { false }
+
+    public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
+        try MachineName.check(offer.machine)
         let description = try QEMUDescription(decoding: offer.description)
         let arguments: [String]
         switch origin {

@@ -31,7 +31,7 @@ public struct QEMULauncher: Sendable {
     /// Runs the machine. Returns QEMU's exit code; nothing of the machine is left then.
     /// - Parameter started: called once when it can be found and moved.
     public func run(started: (MachineRecord, DirtyLogMethod) -> Void) throws(TurntableError) -> Int32 {
-        try RunDirectory.check(name: name)
+        try MachineName.check(name)
         // QEMU does not get it: it must close when this process ends.
         if let lease { try checked(fcntl(lease, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0, "taking the lease \(lease)") }
         // A machine that could not be moved away again is not started.

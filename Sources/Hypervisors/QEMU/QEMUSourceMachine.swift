@@ -1,7 +1,7 @@
 internal import FoundationEssentials
 public import MigrationEngine
 public import TurntableCore
-internal import TurntableLinux
+public import TurntableLinux
 
 /// What a target needs to make the same machine. Travels as JSON in the offer.
 public struct QEMUDescription: Codable, Sendable {
@@ -30,7 +30,9 @@ public struct QEMUDescription: Codable, Sendable {
 /// A running QEMU that `turntable run` started.
 public final class QEMUSourceMachine: SourceMachine {
     public let name: String
-    public let epoch: Epoch
+    public var epoch: Epoch { record.read { $0.epoch } }
+    private let record: Monitor<MachineRecord>
+    private let directory: RunDirectory
     public let description: [UInt8]
     public var pages: any PageSource { memory }
     /// Typical of a PC machine; what this one really takes is in the report.
@@ -49,8 +51,9 @@ public final class QEMUSourceMachine: SourceMachine {
     public init(_ machine: String, in directory: RunDirectory, dirtyLog: DirtyLogMethod? = nil) throws(TurntableError) {
         self.dirtyLog = dirtyLog
         let record = try directory.read(machine)
+        self.directory = directory
+        self.record = Monitor(record)
         name = record.name
-        epoch = record.epoch
         statePath = directory.stateSocket(of: machine)
         guard record.isAlive else {
             throw TurntableError(
@@ -69,7 +72,23 @@ public final class QEMUSourceMachine: SourceMachine {
         try migrationSetUp(monitor)
     }
 
-    public func startDirtyLog(streams: Int) throws(TurntableError) -> any DirtyLog {
+    public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        try SharedMemory(path: directory.session(of: name), bytes: bytes)
+    }
+
+    public func forgetSession() { removeFile(directory.session(of: name)) }
+
+    public func takeUp(wasRunning: Bool) { isStoppedByUs.update { $0 = wasRunning && !isRunning } }
+
+    public func reclaim(_ epoch: Epoch) throws(TurntableError) {
+        let updated = record.update { record in
+            record.epoch = epoch
+            return record
+        }
+        try directory.write(updated)
+    }
+
+    public func startDirtyLog(streams: Int, isContinued: Bool) throws(TurntableError) -> any DirtyLog {
         switch try DirtyLogMethod.choose(dirtyLog) {
         case .pagemapScan: try PagemapDirtyLog(process: monitor.process, memory: memory, streams: streams)
         case .softDirty: try SoftDirtyLog(monitor: monitor, memory: memory)

@@ -1,6 +1,6 @@
 public import MigrationEngine
 public import TurntableCore
-internal import TurntableLinux
+public import TurntableLinux
 internal import WireFormat
 
 /// A QEMU that waits for a machine's memory and device state.
@@ -32,6 +32,12 @@ public final class QEMUTargetMachine: TargetMachine {
         try migrationSetUp(monitor)
         try monitor.execute("migrate-incoming", ["uri": .string("unix:\(statePath)")])
     }
+
+    public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        try SharedMemory(path: directory.session(of: name), bytes: bytes)
+    }
+
+    public func forgetSession() { removeFile(directory.session(of: name)) }
 
     public func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
         // All of its memory is here: from now on it is worth more than this process.

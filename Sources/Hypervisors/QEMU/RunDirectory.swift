@@ -18,21 +18,9 @@ public struct RunDirectory: Sendable {
     public func monitor(of machine: String) -> String { "\(directory(of: machine))/qmp.sock" }
     public func stateSocket(of machine: String) -> String { "\(directory(of: machine))/state.sock" }
     public func migrationSocket(of machine: String) -> String { "\(directory(of: machine))/migration.sock" }
+    public func session(of machine: String) -> String { "\(directory(of: machine))/session" }
     public func log(of machine: String) -> String { "\(path)/\(machine).log" }
     private func record(of machine: String) -> String { "\(directory(of: machine))/machine.json" }
-
-    /// A name that can be a directory's.
-    public static func check(name: String) throws(TurntableError) {
-        let isFine =
-            !name.isEmpty && name.utf8.count <= 64 && name.first != "." && !name.hasSuffix(".log")
-            && name.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
-        guard isFine else {
-            throw TurntableError(
-                .usage, "naming a machine \"\(name)\"",
-                "a name has 1 to 64 letters, digits, dots, dashes or underscores, begins with no dot and does not end in .log",
-                remedy: "choose one with --name")
-        }
-    }
 
     /// Makes a machine's directory. Fails if a living machine has the name; takes over what a dead one left.
     public func claim(_ machine: String) throws(TurntableError) {

@@ -1,0 +1,102 @@
+// Who has the right to run the machine under one epoch. docs/model/handoff.pml has the same states under the same names
+// and checks the rules; docs/promise.md says what they mean to an operator.
+
+public import TurntableCore
+public import WireFormat
+
+/// What the source may do with the machine it offers under an epoch.
+public enum SourceRight: String, Sendable, Codable, CaseIterable {
+    /// It runs the machine; nothing is offered, or what was is withdrawn.
+    case owning
+    /// It runs the machine, and has logged that it offers it.
+    case offering
+    /// It holds the machine still and may still let it run on.
+    case paused
+    /// It has given the right away, and waits to hear what became of it. The machine stays still whatever happens.
+    case relinquished
+    /// The target runs the machine.
+    case committed
+    /// The target never ran it and never will: the source runs the machine under the next epoch.
+    case reclaimed
+}
+
+/// What the target may do with the machine it is offered under an epoch.
+public enum TargetRight: String, Sendable, Codable, CaseIterable {
+    case idle
+    /// It waits for the machine, and has logged that it does.
+    case offered
+    /// The machine is its own, running or about to.
+    case owning
+    /// It never ran the machine under this epoch and never will.
+    case refused
+}
+
+/// What a machine's journal proves, read on the boot of the kernel that `boot` names.
+public struct HandOffHistory: Sendable {
+    public let records: [JournalRecord]
+    public let boot: BootID
+
+    public init(_ records: [JournalRecord], boot: BootID) {
+        self.records = records
+        self.boot = boot
+    }
+
+    /// The highest epoch that anything here was said of; a new offer takes a higher one.
+    /// After a refusal the source runs under the one above it.
+    public var highestEpoch: Epoch {
+        records.map { $0.kind == .refused || $0.kind == .fenced ? $0.epoch.next : $0.epoch }.max() ?? Epoch(0)
+    }
+
+    /// The record by which the machine is another host's, or may be; nil if it is this one's or nobody's.
+    public var elsewhere: JournalRecord? {
+        var found: JournalRecord?
+        for record in records {
+            switch (record.role, record.kind) {
+            case (.source, .handoff), (.source, .committed): found = record
+            // Of another boot: whether it was handed off may have been lost with the host.
+            case (.source, .offer): found = record.boot == boot ? found : record
+            case (.source, .refused), (.source, .fenced), (.source, .withdrawn), (.target, .committed): found = nil
+            default: break
+            }
+        }
+        return found
+    }
+
+    public func records(of role: JournalRecord.Role, _ epoch: Epoch) -> [JournalRecord] {
+        records.filter { $0.role == role && $0.epoch == epoch }
+    }
+
+    /// The source's right as its records say. What a live migration holds still is `offering` here.
+    public func source(_ epoch: Epoch) -> SourceRight {
+        switch records(of: .source, epoch).last?.kind {
+        case .offer: .offering
+        case .handoff: .relinquished
+        case .committed: .committed
+        case .refused, .fenced: .reclaimed
+        case .withdrawn, .offered, nil: .owning
+        }
+    }
+
+    public func target(_ epoch: Epoch) -> TargetRight {
+        let kinds = records(of: .target, epoch).map(\.kind)
+        // A machine that ran cannot be refused any more, whatever was written after it.
+        if kinds.contains(.committed) { return .owning }
+        if kinds.contains(.refused) || kinds.contains(.fenced) { return .refused }
+        return kinds.contains(.offered) ? .offered : .idle
+    }
+
+    /// Whether the absence of a record proves anything. What was written but not made durable survives a process and is
+    /// lost with the host, so only on the boot that wrote the last record is a later one's absence its non-existence.
+    public func isComplete(_ role: JournalRecord.Role, _ epoch: Epoch) -> Bool {
+        records(of: role, epoch).allSatisfy { $0.boot == boot }
+    }
+
+    /// Whether this target may say that it never ran the epoch: see ``isComplete(_:_:)``.
+    public func mayRefuse(_ epoch: Epoch) -> Bool {
+        switch target(epoch) {
+        case .idle, .refused: true
+        case .owning: false
+        case .offered: isComplete(.target, epoch)
+        }
+    }
+}

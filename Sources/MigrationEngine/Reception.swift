@@ -1,0 +1,229 @@
+// What a receiver does with those who connect: an offer becomes a session, or goes on with one whose line was cut; a query
+// is answered from the journal.
+
+public import Transport
+public import TurntableCore
+internal import TurntableLinux
+public import WireFormat
+
+public final class Reception: Sendable {
+    /// What it tells whoever runs it.
+    public struct Reports: Sendable {
+        public var note: @Sendable (String) -> Void
+        public var event: @Sendable (MigrationEvent) -> Void
+        public var ended: @Sendable (Result<TargetMigration.Outcome, TurntableError>, _ peer: String) -> Void
+        public init(
+            note: @escaping @Sendable (String) -> Void, event: @escaping @Sendable (MigrationEvent) -> Void,
+            ended: @escaping @Sendable (Result<TargetMigration.Outcome, TurntableError>, _ peer: String) -> Void
+        ) {
+            self.note = note
+            self.event = event
+            self.ended = ended
+        }
+    }
+
+    private struct State {
+        var sessions: [SessionID: TargetMigration] = [:]
+        var attachments: [AttachmentID: TargetAttachment] = [:]
+        /// Sessions whose end is being looked up: nothing begins with them meanwhile.
+        var resolving: Set<SessionID> = []
+        var isInterrupted = false
+        var outcome: Result<Void, TurntableError>?
+    }
+    private let host: any TargetHost
+    private let journals: Journals
+    private let options: TargetOptions
+    private let once: Bool
+    private let reports: Reports
+    private let state = Monitor(State())
+
+    /// - Parameter once: it ends after one machine.
+    public init(host: any TargetHost, journals: Journals, options: TargetOptions, once: Bool, reports: Reports) {
+        self.host = host
+        self.journals = journals
+        self.options = options
+        self.once = once
+        self.reports = reports
+    }
+
+    /// What is not handed off yet ends; what is comes to its end. False if there is such.
+    @discardableResult
+    public func interrupt() -> Bool {
+        let sessions = state.update { state in
+            state.isInterrupted = true
+            return Array(state.sessions.values)
+        }
+        return sessions.reduce(true) { $1.cancel("the receiver was interrupted") && $0 }
+    }
+
+    /// Serves until it is interrupted, or, for one machine, until that one is here or will not be.
+    public func serve(_ transport: any TargetTransport) throws(TurntableError) {
+        while true {
+            let (isDone, isIdle) = state.read { (once && $0.outcome != nil || $0.isInterrupted, $0.sessions.isEmpty) }
+            if isDone && isIdle { break }
+            switch try transport.accept(within: Limits.pollTime) {
+            case .control(let control, let peer)?:
+                let attachment = TargetAttachment(control, peer: peer)
+                state.update { $0.attachments[control.attachment] = attachment }
+                _ = WorkerThread("tt-greet") { [self] in
+                    greet(attachment)
+                    state.update { $0.attachments[control.attachment] = nil }
+                }
+            case .data(let receiver, let preface)?:
+                guard let attachment = state.read({ $0.attachments[preface.attachment] }) else {
+                    reports.note("turned away a data stream of a session that is not here")
+                    receiver.shutDown()
+                    continue
+                }
+                attachment.add(receiver, stream: Int(preface.stream), stall: options.waits.stall)
+            case nil: continue
+            }
+        }
+        switch state.read({ $0.outcome }) {
+        case .success?: return
+        case .failure(let error)?: throw error
+        case nil: throw TurntableError(.cancelled, "receiving", "interrupted before a machine came")
+        }
+    }
+
+    /// A connection's thread: hears what it is for, and serves it to its end.
+    private func greet(_ attachment: TargetAttachment) {
+        do throws(TurntableError) {
+            switch try attachment.control.receive(within: Limits.helloTime) {
+            case .offer(let offer)?: try take(offer, attachment)
+            case .query(let query)?:
+                try attachment.control.send(.resolution(try resolve(query)))
+                attachment.end()
+            case .abort(let reason)?: throw TurntableError(.cancelled, "the source", reason)
+            case nil: throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)")
+            default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
+            }
+        } catch {
+            attachment.end()
+            reports.note("turned away \(attachment.peer): \(error)")
+        }
+    }
+
+    private enum Place {
+        case new(TargetMigration)
+        case known(TargetMigration)
+        case none(String)
+    }
+
+    private func take(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) {
+        while true {
+            switch place(for: offer) {
+            case .none(let reason):
+                // No epoch: it gives no right back.
+                try? attachment.control.send(.refused(Refusal(epoch: Epoch(0), reason: reason)))
+                throw TurntableError(.refused, "the offer of \(offer.machine)", reason)
+            case .known(let session):
+                if session.attach(attachment, offer) { return }
+                // It has just ended, and is taken off the table any moment; then the journal knows.
+                Clock.sleep(Limits.greetingPollTime)
+            case .new(let session):
+                if try answerFromJournal(offer, attachment) {
+                    state.update { $0.sessions[offer.session] = nil }
+                    return attachment.end()
+                }
+                return run(session, attachment)
+            }
+        }
+    }
+
+    private func place(for offer: Offer) -> Place {
+        state.update { state in
+            if let session = state.sessions[offer.session] { return .known(session) }
+            let isDone = once && state.outcome != nil
+            if state.isInterrupted || isDone || state.resolving.contains(offer.session)
+                || state.sessions.count >= (once ? 1 : Limits.sessions)
+            {
+                return .none("this receiver is busy")
+            }
+            let session = TargetMigration(offer, host: host, journals: journals, options: options, report: reports.event)
+            state.sessions[offer.session] = session
+            return .new(session)
+        }
+    }
+
+    private func run(_ session: TargetMigration, _ attachment: TargetAttachment) {
+        let outcome: Result<TargetMigration.Outcome, TurntableError>
+        do throws(TurntableError) { outcome = .success(try session.run(attachment)) } catch { outcome = .failure(error) }
+        reports.ended(outcome, attachment.peer)
+        state.update { state in
+            state.sessions[session.offer.session] = nil
+            state.outcome = outcome.map { _ in }
+        }
+    }
+
+    // MARK: - What became of an epoch
+
+    /// A session that ended here: its source missed the answer. True if it has it now.
+    private func answerFromJournal(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) -> Bool {
+        let history = try journals.open(offer.machine).history()
+        let record = history.records(of: .target, offer.epoch).last { $0.session == offer.session }
+        switch (history.target(offer.epoch), record) {
+        case (.owning, .some): try attachment.control.send(.committed(Committed(epoch: offer.epoch)))
+        case (.refused, let record?):
+            try attachment.control.send(.refused(Refusal(epoch: offer.epoch, reason: record.detail, signature: record.signature)))
+        default: return false
+        }
+        return true
+    }
+
+    private func resolve(_ query: Query) throws(TurntableError) -> Resolution {
+        let live = state.update { state in
+            let live = state.sessions[query.session]
+            if live == nil { state.resolving.insert(query.session) }
+            return live
+        }
+        if let live {
+            return Resolution(
+                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .unknown,
+                detail: live.isCommitted ? "it runs" : "it waits for the source to go on (`turntable send` there)")
+        }
+        defer { state.update { $0.resolving.remove(query.session) } }
+        return try TargetResolver(host: host, journals: journals, sign: options.sign).resolve(query)
+    }
+}
+
+/// Says what became of an epoch that no session of this process is about, and refuses it where that is safe.
+public struct TargetResolver: Sendable {
+    private let host: any TargetHost
+    private let journals: Journals
+    private let sign: @Sendable ([UInt8]) -> [UInt8]
+
+    public init(host: any TargetHost, journals: Journals, sign: @escaping @Sendable ([UInt8]) -> [UInt8]) {
+        self.host = host
+        self.journals = journals
+        self.sign = sign
+    }
+
+    public func resolve(_ query: Query) throws(TurntableError) -> Resolution {
+        let journal = try journals.open(query.machine)
+        let history = try journal.history()
+        func answer(_ state: Resolution.State, _ detail: String, _ signature: [UInt8] = []) -> Resolution {
+            Resolution(epoch: query.epoch, host: journals.host, state: state, detail: detail, signature: signature)
+        }
+        switch history.target(query.epoch) {
+        case .owning: return answer(.committed, "the machine is this host's")
+        case .refused:
+            let record = history.records(of: .target, query.epoch).last { $0.kind == .refused || $0.kind == .fenced }
+            return answer(.refused, record?.detail ?? "", record?.signature ?? [])
+        case .offered where !history.mayRefuse(query.epoch):
+            return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it: fence it")
+        case .offered where try host.isWaiting(query.session):
+            return answer(.unknown, "what it has of the machine waits here for the source to go on (`turntable send` there)")
+        case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")
+        case .offered:
+            // It never ran here; and once this is durable it never will.
+            var record = JournalRecord(
+                role: .target, kind: .refused, epoch: query.epoch, session: query.session, detail: "nothing of the session is here any more"
+            )
+            record.signature = sign(record.signedBytes(machine: query.machine))
+            let decided = try journal.decide(record)
+            try journal.sync()
+            return decided == .owning ? answer(.committed, "the machine is this host's") : answer(.refused, record.detail, record.signature)
+        }
+    }
+}
