@@ -186,8 +186,11 @@ end: do
     /* What became of it. */
     :: d_step { sourceUp && sourceRight == relinquished && has(committeds, sourceEpoch) ->
         write(sourceJournal, COMMITTED, sourceEpoch);
-        sourceRight = committed; sourceMachine = gone; sourceHas = false;
+        sourceRight = committed;
         printf("source: COMMITTED(%d) written\n", sourceEpoch) }
+    :: d_step { sourceUp && sourceRight == committed && sourceMachine == frozen ->
+        sourceMachine = gone; sourceHas = false;
+        printf("source: discards what is left of its machine\n") }
     :: d_step { sourceUp && sourceRight == committed && !has(confirmations, sourceEpoch) ->
         sync(sourceJournal); add(confirmations, sourceEpoch);
         printf("source: confirms COMMITTED(%d)\n", sourceEpoch) }
@@ -256,6 +259,13 @@ od
 #else
 #define mayStart (targetJournal.last == STARTED || has(confirmations, targetEpoch))
 #endif
+/* Whether an epoch is committed or refused is decided once, under the journal's lock. */
+#ifdef DECIDE_UNLOCKED
+#define isUndecided true
+unsigned undecidedSeen : 4;
+#else
+#define isUndecided (targetJournal.last == OFFERED)
+#endif
 #ifdef ACCEPT_STALE_HANDOFF
 #define isOfThisOffer(e) true
 #else
@@ -284,9 +294,16 @@ end: do
         printf("target: COMMITTED(%d) written\n", targetEpoch) }
 #else
     :: d_step { targetUp && targetRight == offered && targetMachine == shell && hasHandoff ->
-        targetMachine = loaded;
-        write(targetJournal, COMMITTED, targetEpoch); targetRight = owning;
-        printf("target: COMMITTED(%d) written\n", targetEpoch) }
+        if
+        :: isUndecided ->
+            targetMachine = loaded;
+            write(targetJournal, COMMITTED, targetEpoch); targetRight = owning;
+            printf("target: COMMITTED(%d) written\n", targetEpoch)
+        :: else ->
+            targetMachine = gone; targetHas = false; hasHandoff = false;
+            targetRight = refused;
+            printf("target: finds REFUSED(%d)\n", targetEpoch)
+        fi }
     :: d_step { targetUp && targetRight == owning && targetMachine == loaded ->
         printf("target: runs epoch %d\n", targetEpoch);
         run_at_target(targetEpoch) }
@@ -307,13 +324,30 @@ end: do
         targetMachine = gone; targetHas = false; hasHandoff = false;
         write(targetJournal, REFUSED, targetEpoch);
         targetRight = refused }
-    :: d_step { targetUp && targetRight == refused && !has(refuseds, targetEpoch) ->
+    /* Another process of this host decides, while the first may still have the machine's shell. */
+#ifdef DECIDE_UNLOCKED
+    :: d_step { targetJournal.last == OFFERED && targetJournal.thisBoot && undecidedSeen == 0 ->
+        undecidedSeen = targetJournal.epoch;
+        printf("target: another process finds OFFERED(%d)\n", undecidedSeen) }
+    :: d_step { undecidedSeen != 0 && undecidedSeen == targetJournal.epoch && targetJournal.thisBoot ->
+#else
+    :: d_step { targetJournal.last == OFFERED && targetJournal.thisBoot ->
+#endif
+        printf("target: REFUSED(%d) written by another process\n", targetJournal.epoch);
+        never(target_refused_after_run, has(ranAtTarget, targetJournal.epoch));
+        targetJournal.last = REFUSED }
+#ifdef REFUSE_UNLOGGED
+    :: d_step { targetUp && targetRight == offered && targetMachine == gone && targetJournal.thisBoot && !has(refuseds, targetEpoch) ->
+        add(refuseds, targetEpoch);
+        printf("target: cannot make a shell, says Refused(%d)\n", targetEpoch) }
+#endif
+    :: d_step { targetJournal.last == REFUSED && !has(refuseds, targetJournal.epoch) ->
 #ifndef REFUSE_UNSYNCED
         sync(targetJournal);
 #endif
-        printf("target: says Refused(%d)\n", targetEpoch);
-        never(answer_taken_back, has(committeds, targetEpoch));
-        add(refuseds, targetEpoch) }
+        printf("target: says Refused(%d)\n", targetJournal.epoch);
+        never(answer_taken_back, has(committeds, targetJournal.epoch));
+        add(refuseds, targetJournal.epoch) }
 #endif
     :: d_step { !isSynced(targetJournal) -> sync(targetJournal); printf("target: its journal is synced\n") }
 
@@ -413,7 +447,11 @@ end: do
         :: sourceJournal.last == OFFER && !sourceJournal.thisBoot -> sourceRight = relinquished
 #endif
         :: sourceJournal.last == HANDOFF -> sourceRight = relinquished
+#ifdef SEND_UNOWNED
+        :: sourceJournal.last == COMMITTED -> sourceRight = owning
+#else
         :: sourceJournal.last == COMMITTED -> sourceRight = committed
+#endif
         :: sourceJournal.last == REFUSED || sourceJournal.last == FENCED || sourceJournal.last == FENCED_SEEN -> sourceRight = reclaimed
         fi }
     :: d_step { !targetUp ->
