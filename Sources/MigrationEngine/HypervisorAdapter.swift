@@ -2,6 +2,7 @@
 // machine, saves what is not memory, and starts it again. Calls block and end within Limits.hypervisorTime.
 
 public import TurntableCore
+public import TurntableLinux
 public import WireFormat
 
 /// What saving and loading the device state costs, as far as is known before it happens.
@@ -28,12 +29,25 @@ public protocol SourceMachine: AnyObject, Sendable {
     /// False if it is paused, which it then stays at the target.
     var isRunning: Bool { get }
 
+    /// What a migration of this machine must not forget when its process dies: zeroes, or what an earlier process left.
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
+    /// The migration is over: nothing of it is kept.
+    func forgetSession()
+    /// An earlier process of this migration was killed, perhaps while it held the machine still: from now on ``isRunning`` is
+    /// `wasRunning`, and ``resume()`` lets the machine run if it is not running.
+    func takeUp(wasRunning: Bool) throws(TurntableError)
+
     /// Begins to log writes: everything written from now on is in the log. `streams` threads will drain it.
-    func startDirtyLog(streams: Int) throws(TurntableError) -> any DirtyLog
+    /// - Parameter isContinued: marks made since an earlier process of this migration began to log are kept, if they can be:
+    ///   ``DirtyLog/isContinued`` tells.
+    func startDirtyLog(streams: Int, isContinued: Bool) throws(TurntableError) -> any DirtyLog
     /// Returns when no processor of the machine runs and no device writes its memory.
     func pause() throws(TurntableError)
-    /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused.
+    /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused. Again without
+    /// a ``resume()`` in between, be it by another process of this migration, it gives the same.
     func saveDeviceState() throws(TurntableError) -> [UInt8]
+    /// The target gave the right to run back: the machine runs here under `epoch` from now on. Before ``resume()``.
+    func reclaim(_ epoch: Epoch)
     /// Lets a paused machine run on here: the migration was given up before the hand-off.
     func resume() throws(TurntableError)
     /// Ends the machine here: it runs at the target.
@@ -47,9 +61,16 @@ public protocol TargetMachine: AnyObject, Sendable {
     var pages: any PageSink { get }
     /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
     var isRunning: Bool { get }
-    /// Takes the device state, all memory being in place; the machine is then ready to run.
+    /// An earlier process of this receiver loaded the device state: the machine is ready to run, and may have been said to be.
+    var hasDeviceState: Bool { get }
+    /// What a migration to here must not forget when its process dies: zeroes, or what an earlier process of the receiver left.
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
+    /// The migration is over: nothing of it is kept.
+    func forgetSession()
+    /// Takes the device state, all memory being in place; the machine is then ready to run, and no longer ends by itself when
+    /// its receiver does. Nothing is done if it ``hasDeviceState``.
     func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError)
-    /// Lets the machine run.
+    /// Lets the machine run. It depends on its receiver no more. Again, for a machine that runs, it does no harm.
     func resume() throws(TurntableError)
     /// Ends the machine and removes what was made for it.
     func discard()
@@ -63,10 +84,15 @@ extension SourceMachine {
 
 extension TargetMachine {
     public var isRunning: Bool { true }
+    public var hasDeviceState: Bool { false }
 }
 
 /// Makes machines at a target.
 public protocol TargetHost: AnyObject, Sendable {
     /// Checks the offer against what the operator allows and makes the machine: its memory and its stopped hypervisor.
-    func prepare(_ offer: Offer) throws(TurntableError) -> any TargetMachine
+    /// - Parameter resumeWindow: how long it waits for another process of this receiver when this one dies, before it is ended.
+    func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine
+    /// The machine that an earlier process of this receiver prepared for this offer's session, and that still waits. Nil if
+    /// there is none. Throws if another living process receives it.
+    func find(_ offer: Offer) throws(TurntableError) -> (any TargetMachine)?
 }

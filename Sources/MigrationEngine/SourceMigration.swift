@@ -119,7 +119,7 @@ public final class SourceMigration: Sendable {
         // Prepare: the streams' windows open while the target makes the machine's shell.
         enter(.preparing)
         let shared = SendState(pages: machine.pages, streams: options.streams)
-        let dirtyLog = try machine.startDirtyLog(streams: options.streams)
+        let dirtyLog = try machine.startDirtyLog(streams: options.streams, isContinued: false)
         if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
         populate(shared)
         let epoch = machine.epoch.next

@@ -94,7 +94,7 @@ public final class TargetMigration: Sendable {
             }
             let offer = try awaitOffer()
             epoch = offer.epoch
-            let machine = try host.prepare(offer)
+            let machine = try host.prepare(offer, resumeWindow: waits.stall)
             made = machine
             let arrival = try prepare(offer, machine)
             try control.send(.offered(offer.epoch))

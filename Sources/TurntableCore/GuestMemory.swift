@@ -45,12 +45,15 @@ public protocol DirtyLog: AnyObject, Sendable {
     func refresh(_ pages: Range<Int>, in region: RegionIndex, into bitmap: PageBitmap, stream: Int) throws(TurntableError)
     /// What it is and what it costs the machine, for people; empty if there is nothing to tell.
     var summary: String { get }
+    /// Marks that were made before this log began, since an earlier process of the migration logged, are in it.
+    var isContinued: Bool { get }
     /// How long the last drain kept a running machine still, or how long one will as far as is known before the first.
     var standstill: Nanoseconds { get }
 }
 
 extension DirtyLog {
     public var summary: String { "" }
+    public var isContinued: Bool { false }
     /// Most logs are drained while the machine runs.
     public var standstill: Nanoseconds { .zero }
 }

@@ -22,8 +22,8 @@ struct RunCommand: ParsableCommand {
     var incoming = false
     @Option(help: .hidden)
     var epoch: UInt64 = 1
-    @Option(help: .hidden)
-    var lease: Int32?
+    @Option(name: .customLong("resume-window"), help: .hidden)
+    var resumeWindow: TimeOption?
     @OptionGroup var runDirectory: RunDirectoryOption
     @Argument(parsing: .postTerminator, help: "QEMU and its arguments, after --.")
     var command: [String] = []
@@ -34,10 +34,10 @@ struct RunCommand: ParsableCommand {
             let name = name ?? commandLine.guestName ?? "vm-\(ProcessInfo.processInfo.processIdentifier)"
             let launcher = QEMULauncher(
                 directory: runDirectory.directory, name: name, epoch: Epoch(epoch), isIncoming: incoming, commandLine: commandLine,
-                preload: try preloadLibrary(), lease: lease)
+                preload: try preloadLibrary(), resumeWindow: resumeWindow?.value)
             let code = try launcher.run { record, dirtyLog in
                 // In the log of a machine that the receiver started, only what went wrong is of interest.
-                if lease != nil { return }
+                if resumeWindow != nil { return }
                 // What every migration of it will cost is worth knowing before the first.
                 let cost =
                     dirtyLog == .softDirty

@@ -78,7 +78,11 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         log.mark(page, region)
     }
 
-    func startDirtyLog(streams: Int) -> any DirtyLog {
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
+    func forgetSession() {}
+    func takeUp(wasRunning: Bool) {}
+    func reclaim(_ epoch: Epoch) {}
+    func startDirtyLog(streams: Int, isContinued: Bool) -> any DirtyLog {
         log.clear()
         return log
     }
@@ -149,6 +153,8 @@ final class FakeTarget: TargetMachine, @unchecked Sendable {
     var isRunning: Bool { state.read { $0.isRunning } }
     var isDiscarded: Bool { state.read { $0.isDiscarded } }
 
+    func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
+    func forgetSession() {}
     func loadDeviceState(_ bytes: UnsafeRawBufferPointer) throws(TurntableError) {
         try host.whenLoading()
         let bytes = Array(bytes)
@@ -172,7 +178,8 @@ final class FakeHost: TargetHost, @unchecked Sendable {
     private let made = Monitor<FakeTarget?>(nil)
     var machine: FakeTarget? { made.read { $0 } }
 
-    func prepare(_ offer: Offer) throws(TurntableError) -> any TargetMachine {
+    func find(_ offer: Offer) -> (any TargetMachine)? { nil }
+    func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
         guard let memory = try? TestMemory(pages: regionPages ?? offer.regions.map { Int($0.bytes) / pageBytes }) else {
             throw TurntableError(.unsupported, "preparing", "no memory")
         }
