@@ -20,7 +20,7 @@ public struct DeviceCost: Sendable, Codable, Equatable {
 /// A running machine that can be sent.
 public protocol SourceMachine: AnyObject, Sendable {
     var name: String { get }
-    /// The right to run that this machine runs under; follows ``reclaim(_:)``.
+    /// The right to run that this machine runs under.
     var epoch: Epoch { get }
     /// What the target's host needs to know to make the same machine; opaque to the engine.
     var description: [UInt8] { get }
@@ -33,22 +33,23 @@ public protocol SourceMachine: AnyObject, Sendable {
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
     /// The migration is over: nothing of it is kept.
     func forgetSession()
-    /// An earlier process of this migration was killed, perhaps while it held the machine still: from now on ``isRunning``
-    /// is `wasRunning`, and ``resume()`` lets the machine run if it does not.
+    /// An earlier process of this migration was killed, perhaps while it held the machine still: from now on ``isRunning`` is
+    /// `wasRunning`, and ``resume()`` lets the machine run if it is not running.
     func takeUp(wasRunning: Bool) throws(TurntableError)
 
     /// Begins to log writes: everything written from now on is in the log. `streams` threads will drain it.
-    /// - Parameter isContinued: what was logged for an earlier process of this migration is kept, if the log can
-    ///   (``DirtyLog/isContinued``).
+    /// - Parameter isContinued: marks made since an earlier process of this migration began to log are kept, if they can be:
+    ///   ``DirtyLog/isContinued`` tells.
     func startDirtyLog(streams: Int, isContinued: Bool) throws(TurntableError) -> any DirtyLog
     /// Returns when no processor of the machine runs and no device writes its memory.
     func pause() throws(TurntableError)
-    /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused.
+    /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused. Again without
+    /// a ``resume()`` in between, be it by another process of this migration, it gives the same.
     func saveDeviceState() throws(TurntableError) -> [UInt8]
+    /// The target gave the right to run back: the machine runs here under `epoch` from now on. Before ``resume()``.
+    func reclaim(_ epoch: Epoch) throws(TurntableError)
     /// Lets a paused machine run on here: the migration was given up before the hand-off.
     func resume() throws(TurntableError)
-    /// The target gave the right to run back: the machine runs here under `epoch`. Before ``resume()``.
-    func reclaim(_ epoch: Epoch) throws(TurntableError)
     /// Ends the machine here: it runs at the target.
     func discard()
     /// Throws if the machine is gone.
@@ -60,13 +61,16 @@ public protocol TargetMachine: AnyObject, Sendable {
     var pages: any PageSink { get }
     /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
     var isRunning: Bool { get }
-    /// What a receiver must not forget when its process dies: zeroes, or what an earlier process left.
+    /// An earlier process of this receiver loaded the device state: the machine is ready to run, and may have been said to be.
+    var hasDeviceState: Bool { get }
+    /// What a migration to here must not forget when its process dies: zeroes, or what an earlier process of the receiver left.
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
-    /// The machine is here, or never will be: nothing of the session is kept.
+    /// The migration is over: nothing of it is kept.
     func forgetSession()
-    /// Takes the device state, all memory being in place; the machine is then ready to run.
+    /// Takes the device state, all memory being in place; the machine is then ready to run, and no longer ends by itself when
+    /// its receiver does. Nothing is done if it ``hasDeviceState``.
     func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError)
-    /// Lets the machine run.
+    /// Lets the machine run. It depends on its receiver no more. Again, for a machine that runs, it does no harm.
     func resume() throws(TurntableError)
     /// Ends the machine and removes what was made for it.
     func discard()
@@ -80,15 +84,17 @@ extension SourceMachine {
 
 extension TargetMachine {
     public var isRunning: Bool { true }
+    public var hasDeviceState: Bool { false }
 }
 
 /// Makes machines at a target.
 public protocol TargetHost: AnyObject, Sendable {
     /// Checks the offer against what the operator allows and makes the machine: its memory and its stopped hypervisor.
-    /// Both outlive this process for `resumeWindow`.
+    /// - Parameter resumeWindow: how long it waits for another process of this receiver when this one dies, before it is ended.
     func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine
-    /// The machine that an earlier process prepared for this offer's session, and that still waits. Nil if there is none.
+    /// The machine that an earlier process of this receiver prepared for this offer's session, and that still waits. Nil if
+    /// there is none. Throws if another living process receives it.
     func find(_ offer: Offer) throws(TurntableError) -> (any TargetMachine)?
-    /// Whether ``find(_:)`` would find one for that session.
-    func isWaiting(_ session: SessionID) throws(TurntableError) -> Bool
+    /// Whether ``find(_:)`` would find one of that name for that session.
+    func isWaiting(_ machine: String, _ session: SessionID) -> Bool
 }

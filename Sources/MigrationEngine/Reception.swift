@@ -163,7 +163,13 @@ public final class Reception: Sendable {
         let history = try journals.open(offer.machine).history()
         let record = history.records(of: .target, offer.epoch).last { $0.session == offer.session }
         switch (history.target(offer.epoch), record) {
-        case (.owning, .some): try attachment.control.send(.committed(Committed(epoch: offer.epoch)))
+        case (.owning, .some):
+            // An earlier process wrote that and was killed before it let the machine run.
+            if let machine = try host.find(offer) {
+                try machine.resume()
+                machine.forgetSession()
+            }
+            try attachment.control.send(.committed(Committed(epoch: offer.epoch)))
         case (.refused, let record?):
             try attachment.control.send(.refused(Refusal(epoch: offer.epoch, reason: record.detail, signature: record.signature)))
         default: return false
@@ -212,7 +218,7 @@ public struct TargetResolver: Sendable {
             return answer(.refused, record?.detail ?? "", record?.signature ?? [])
         case .offered where !history.mayRefuse(query.epoch):
             return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it: fence it")
-        case .offered where try host.isWaiting(query.session):
+        case .offered where host.isWaiting(query.machine, query.session):
             return answer(.unknown, "what it has of the machine waits here for the source to go on (`turntable send` there)")
         case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")
         case .offered:

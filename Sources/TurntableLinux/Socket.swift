@@ -193,6 +193,15 @@ public enum Socket {
         if let failure { throw failure }
     }
 
+    /// Writes all of `bytes` to a UNIX socket; the process there gets a descriptor of its own for what is open as `descriptor`.
+    public static func write(
+        _ socket: borrowing Descriptor, _ bytes: [UInt8], passing descriptor: Int32?, what: String
+    ) throws(TurntableError) {
+        guard let descriptor else { return try write(socket, bytes, what: what) }
+        let sent = unsafe bytes.withUnsafeBytes { unsafe tt_send_descriptor(socket.rawValue, $0.baseAddress, $0.count, descriptor) }
+        try write(socket, Array(bytes.dropFirst(Int(try checked(sent, what)))), what: what)
+    }
+
     /// Writes all of `bytes`, which nobody changes meanwhile.
     public static func write(_ socket: borrowing Descriptor, _ bytes: UnsafeRawBufferPointer, what: String) throws(TurntableError) {
         var done = 0

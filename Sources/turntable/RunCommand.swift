@@ -26,8 +26,8 @@ struct RunCommand: ParsableCommand {
     var anew = false
     @Option(help: .hidden)
     var epoch: UInt64?
-    @Option(help: .hidden)
-    var lease: Int32?
+    @Option(name: .customLong("resume-window"), help: .hidden)
+    var resumeWindow: TimeOption?
     @OptionGroup var runDirectory: RunDirectoryOption
     @OptionGroup var stateDirectory: StateDirectoryOption
     @Argument(parsing: .postTerminator, help: "QEMU and its arguments, after --.")
@@ -40,10 +40,10 @@ struct RunCommand: ParsableCommand {
             let launcher = QEMULauncher(
                 directory: runDirectory.directory, name: name, epoch: try epoch.map { Epoch($0) } ?? firstEpoch(of: name),
                 isIncoming: incoming, commandLine: commandLine,
-                preload: try preloadLibrary(), lease: lease)
+                preload: try preloadLibrary(), resumeWindow: resumeWindow?.value)
             let code = try launcher.run { record, dirtyLog in
                 // In the log of a machine that the receiver started, only what went wrong is of interest.
-                if lease != nil { return }
+                if resumeWindow != nil { return }
                 // What every migration of it will cost is worth knowing before the first.
                 let cost =
                     dirtyLog == .softDirty

@@ -23,7 +23,10 @@ struct StatusCommand: ParsableCommand {
 
     private func show(_ record: MachineRecord) {
         let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
-        let state = !record.isAlive ? "dead" : migration != nil ? "migrating" : record.isIncoming ? "incoming" : "here"
+        let state =
+            if !record.isAlive { "dead" } else if migration != nil { "migrating" } else if runDirectory.directory.isInterrupted(record) {
+                "interrupted"
+            } else if record.isIncoming { "incoming" } else { "here" }
         if json {
             print(
                 jsonLine([
@@ -31,7 +34,13 @@ struct StatusCommand: ParsableCommand {
                     "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? ""),
                 ]))
         } else {
-            print("\(record.name)  \(state)  process \(record.process)  epoch \(record.epoch.value)\(migration.map { "  \($0)" } ?? "")")
+            let remedy =
+                state != "interrupted"
+                ? ""
+                : record.isIncoming
+                    ? "  its receiver is gone: start `turntable receive` again to go on" : "  its sender is gone: `turntable send` goes on"
+            let more = migration.map { "  \($0)" } ?? remedy
+            print("\(record.name)  \(state)  process \(record.process)  epoch \(record.epoch.value)\(more)")
         }
     }
 }

@@ -197,8 +197,8 @@ final class FakeHost: TargetHost, @unchecked Sendable {
     private let waiting = Monitor<SessionID?>(nil)
     var machine: FakeTarget? { made.read { $0 } }
 
-    func find(_ offer: Offer) -> (any TargetMachine)? { isWaiting(offer.session) ? machine : nil }
-    func isWaiting(_ session: SessionID) -> Bool {
+    func find(_ offer: Offer) -> (any TargetMachine)? { isWaiting("", offer.session) ? machine : nil }
+    func isWaiting(_: String, _ session: SessionID) -> Bool {
         guard let machine, !machine.isDiscarded, !machine.isRunning else { return false }
         return waiting.read { $0 == session }
     }

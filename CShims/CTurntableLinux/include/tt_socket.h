@@ -39,6 +39,8 @@ int tt_path_mtu(int fd);
 int tt_accept(int listener);
 // The process at the other end of a UNIX socket, or -errno.
 int tt_peer_process(int fd);
+// Sends bytes over a UNIX socket, and a descriptor with the first of them (CMSG_* are function-like macros). Bytes moved, or -errno.
+ssize_t tt_send_descriptor(int fd, const void *bytes, size_t length, int descriptor);
 
 // Bytes moved, or -errno. more says that the rest of the frame follows at once.
 ssize_t tt_send_vectors(int fd, const struct iovec *vectors, int count, int more, int zero_copy);

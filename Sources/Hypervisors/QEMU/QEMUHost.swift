@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import Glibc
 public import MigrationEngine
 public import TurntableCore
 internal import TurntableLinux
@@ -27,28 +28,24 @@ public final class QEMUHost: TargetHost {
         self.turntable = turntable
     }
 
-    public func find(_ offer: Offer) -> (any TargetMachine)? { nil }
-    public func isWaiting(_ session: SessionID) -> Bool { false }
-
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
         try MachineName.check(offer.machine)
         let description = try QEMUDescription(decoding: offer.description)
         let arguments: [String]
         switch origin {
         case .monitor(let path):
-            return try QEMUTargetMachine(
-                offer.machine, offer.epoch, monitorPath: path, isRunning: description.isRunning, lease: nil, directory)
+            return try QEMUTargetMachine(offer, description, monitorPath: path, directory: directory, lease: nil)
         case .description(let policy):
             arguments = try policy.check(description.arguments) { FileManager.default.isExecutableFile(atPath: $0) }
         case .command(let command):
             arguments = command
         }
         try checkAvailableMemory(ByteCount(Int(offer.regions.reduce(0) { $0 + $1.bytes })))
-        let lease = try start(offer, arguments)
+        try endForsaken(offer)
+        let lease = try start(offer, arguments, resumeWindow)
         do {
             return try QEMUTargetMachine(
-                offer.machine, offer.epoch, monitorPath: directory.monitor(of: offer.machine), isRunning: description.isRunning,
-                lease: lease, directory)
+                offer, description, monitorPath: directory.monitor(of: offer.machine), directory: directory, lease: lease)
         } catch {
             let log = directory.logTail(of: offer.machine)
             lease.end(within: Limits.hypervisorTime)
@@ -57,8 +54,56 @@ public final class QEMUHost: TargetHost {
         }
     }
 
+    public func find(_ offer: Offer) throws(TurntableError) -> (any TargetMachine)? {
+        try MachineName.check(offer.machine)
+        var place = (directory: directory, machine: offer.machine)
+        var isControllers = false
+        if case .monitor(let path) = origin {
+            guard let named = RunDirectory.place(ofMonitor: path) else { return nil }
+            place = named
+            isControllers = true
+        }
+        guard let record = try? place.directory.read(place.machine), record.isIncoming, record.isAlive,
+            record.session == offer.session.hexadecimal
+        else { return nil }
+        let lock = try place.directory.lock(place.machine, "receiving")
+        let lease = MachineLease(place.directory.leaseSocket(of: place.machine))
+        // Either its keeper is ending it, or it was killed. A controller's machine has none.
+        if lease == nil, !isControllers, hasEnded(record, within: .seconds(5)) { return nil }
+        do {
+            return try QEMUTargetMachine(found: offer, record, in: place.directory, lock, lease)
+        } catch {
+            // One that cannot be asked may be complete: it is not for here to end it.
+            if record.isAlive { throw error }
+            return nil
+        }
+    }
+
+    public func isWaiting(_ machine: String, _ session: SessionID) -> Bool {
+        guard let record = try? directory.read(machine) else { return false }
+        return record.isIncoming && record.isAlive && record.session == session.hexadecimal
+    }
+
+    private func hasEnded(_ record: MachineRecord, within limit: Nanoseconds) -> Bool {
+        let deadline = Clock.now + limit
+        while record.isAlive, Clock.now < deadline { Clock.sleep(.milliseconds(20)) }
+        return !record.isAlive
+    }
+
+    /// A machine of that name that lost its receiver and waits for the rest of its memory makes room for a later attempt.
+    private func endForsaken(_ offer: Offer) throws(TurntableError) {
+        guard let old = try? directory.read(offer.machine), old.isAlive, old.isIncoming, old.epoch <= offer.epoch,
+            let lock = try MachineLock(directory.directory(of: old.name)), let lease = MachineLease(directory.leaseSocket(of: old.name))
+        else { return }
+        // One that is complete may be the only one.
+        let stage: IncomingStage
+        do { stage = try IncomingStage(try QMP(path: directory.monitor(of: old.name))) } catch { return }
+        if stage == .waiting { lease.end(within: Limits.hypervisorTime) }
+        _ = lock
+    }
+
     /// Starts `turntable run --incoming` in a session of its own and waits until the machine can be found.
-    private func start(_ offer: Offer, _ arguments: [String]) throws(TurntableError) -> MachineLease {
+    private func start(_ offer: Offer, _ arguments: [String], _ resumeWindow: Nanoseconds) throws(TurntableError) -> MachineLease {
         if let old = try? directory.read(offer.machine), old.isAlive {
             throw TurntableError(
                 .refused, "starting \(offer.machine)", "a machine of that name runs at the target already, process \(old.process)")
@@ -66,23 +111,25 @@ public final class QEMUHost: TargetHost {
         directory.remove(offer.machine)
         try? FileManager.default.createDirectory(atPath: directory.path, withIntermediateDirectories: true)
         let log = try Descriptor.open(directory.log(of: offer.machine), .create, what: "opening \(directory.log(of: offer.machine))")
-        let (ours, theirs) = try Socket.pair()
-        let lease = MachineLease(owning: ours)
-        let leased = Descriptor(owning: theirs)
         let options = [
-            "--incoming", "--epoch", "\(offer.epoch.value)", "--lease", "\(leased.rawValue)", "--name", offer.machine, "--run-dir",
-            directory.path,
+            "--incoming", "--epoch", "\(offer.epoch.value)", "--resume-window", "\(resumeWindow.value)ns", "--name", offer.machine,
+            "--run-dir", directory.path,
         ]
-        let child = try ChildProcess([turntable, "run"] + options + ["--"] + arguments, inherited: [leased.rawValue], output: log.rawValue)
-        // The machine's end must be its alone, so that its end can be seen.
-        _ = consume leased
+        let child = try ChildProcess([turntable, "run"] + options + ["--"] + arguments, output: log.rawValue)
+        let started = ProcessTable.startTime(of: child.identifier)
         let deadline = Clock.now + Limits.hypervisorTime
         while true {
-            if let record = try? directory.read(offer.machine), record.isIncoming, record.isAlive { return lease }
-            let hasEnded = ProcessTable.startTime(of: child.identifier) == nil
+            // The record comes last.
+            if let record = try? directory.read(offer.machine), record.isIncoming, record.isAlive,
+                let lease = MachineLease(directory.leaseSocket(of: offer.machine))
+            {
+                return lease
+            }
+            let hasEnded = started == nil || ProcessTable.startTime(of: child.identifier) != started
             if hasEnded || Clock.now > deadline {
                 let log = directory.logTail(of: offer.machine)
-                lease.end(within: Limits.hypervisorTime)
+                // It passes that on to its QEMU, and goes with it.
+                if !hasEnded { Signals.send(SIGTERM, to: child.identifier) }
                 removeFile(directory.log(of: offer.machine))
                 throw TurntableError(.hypervisor, "starting \(offer.machine) at the target", "it did not come up: \(log)")
             }

@@ -12,12 +12,12 @@ public struct QEMULauncher: Sendable {
     public var commandLine: QEMUCommandLine
     /// The preload library: registers QEMU's mappings of our files for PAGEMAP_SCAN. Other dirty logs need none.
     public var preload: String
-    /// An inherited descriptor: see ``MachineLease``. Nil for a machine that depends on nobody.
-    public var lease: Int32?
+    /// How long an incoming machine waits without a receiver: see ``MachineKeeper``. Nil for a machine that depends on nobody.
+    public var resumeWindow: Nanoseconds?
 
     public init(
         directory: RunDirectory, name: String, epoch: Epoch, isIncoming: Bool, commandLine: QEMUCommandLine, preload: String,
-        lease: Int32? = nil
+        resumeWindow: Nanoseconds? = nil
     ) {
         self.directory = directory
         self.name = name
@@ -25,15 +25,13 @@ public struct QEMULauncher: Sendable {
         self.isIncoming = isIncoming
         self.commandLine = commandLine
         self.preload = preload
-        self.lease = lease
+        self.resumeWindow = resumeWindow
     }
 
     /// Runs the machine. Returns QEMU's exit code; nothing of the machine is left then.
     /// - Parameter started: called once when it can be found and moved.
     public func run(started: (MachineRecord, DirtyLogMethod) -> Void) throws(TurntableError) -> Int32 {
         try MachineName.check(name)
-        // QEMU does not get it: it must close when this process ends.
-        if let lease { try checked(fcntl(lease, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0, "taking the lease \(lease)") }
         // A machine that could not be moved away again is not started.
         let dirtyLog = try DirtyLogMethod.choose()
         try dirtyLog.check(hugePagesIn: commandLine.regions.first { $0.hugePageBytes > 0 }?.name)
@@ -59,11 +57,11 @@ public struct QEMULauncher: Sendable {
         let process = child.identifier
         // The terminal's Ctrl-C reaches QEMU by itself, being in the same process group; a kill of ours is passed on.
         Signals.onInterrupt { number in if number == SIGTERM { Signals.send(number, to: process) } }
-        let isForsaken = Monitor(false)
-        if let lease { endWithoutKeep(lease, process, isForsaken) }
+        var keeper: MachineKeeper?
         do throws(TurntableError) {
             try awaitMonitor(child)
             if dirtyLog.needsRegistration { try checkReport(report) }
+            if let resumeWindow { keeper = try keep(process, resumeWindow) }
             let record = MachineRecord(name: name, process: process, epoch: epoch, arguments: commandLine.arguments, isIncoming: isIncoming)
             try directory.write(record)
             started(record, dirtyLog)
@@ -74,22 +72,33 @@ public struct QEMULauncher: Sendable {
         }
         let code = child.wait()
         // Nobody is left to read it.
-        if isForsaken.read({ $0 }) { removeFile(directory.log(of: name)) }
+        if let keeper, keeper.isForsaken.read({ $0 }) { removeFile(directory.log(of: name)) }
         return code
     }
 
-    /// Ends QEMU when the receiver that started it is gone before the machine was all here.
-    private func endWithoutKeep(_ lease: Int32, _ process: Int32, _ isForsaken: Monitor<Bool>) {
+    /// Ends QEMU when its receiver wants it, or is gone for too long.
+    private func keep(_ process: Int32, _ window: Nanoseconds) throws(TurntableError) -> MachineKeeper {
         let started = ProcessTable.startTime(of: process)
-        _ = WorkerThread("lease") {
-            if MachineLease.awaitKeep(lease) { return }
-            isForsaken.update { $0 = true }
+        let keeper = try MachineKeeper(directory.leaseSocket(of: name), window: window)
+        _ = WorkerThread("keeper") { [self] in
+            guard keeper.serve(progress: progress) else { return }
             for number in [SIGTERM, SIGKILL] {
                 guard ProcessTable.startTime(of: process) == started else { return }
                 Signals.send(number, to: process)
                 Clock.sleep(.seconds(2))
             }
         }
+        return keeper
+    }
+
+    /// How far the machine has come. Asked when it has no receiver, so that its monitor is free.
+    private func progress() -> MachineKeeper.Progress {
+        if let record = try? directory.read(name), !record.isIncoming { return .settled }
+        // Whose state cannot be told is not ended. One whose QEMU is gone has ended already.
+        guard let monitor = try? QMP(path: directory.monitor(of: name)), let stage = try? IncomingStage.afterLoading(monitor) else {
+            return .complete
+        }
+        return stage == .loaded ? .complete : .incomplete
     }
 
     /// Owns one file; arrays hold no owners themselves.

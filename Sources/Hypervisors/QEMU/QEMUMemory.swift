@@ -84,13 +84,17 @@ final class PagemapDirtyLog: DirtyLog, @unchecked Sendable {
     let summary = DirtyLogMethod.pagemapScan.rawValue
     private let scanners: [Scanner]
     private let bases: [UInt64]
+    let isContinued: Bool
 
-    /// Begins to log: all marks are cleared, so that everything written from now on is marked.
-    init(process: Int32, memory: QEMUMemory, streams: Int) throws(TurntableError) {
+    /// Begins to log: all marks are cleared, so that everything written from now on is marked. Or goes on: the marks are the
+    /// kernel's, in QEMU's page table, and outlive who reads them.
+    init(process: Int32, memory: QEMUMemory, streams: Int, isContinued: Bool) throws(TurntableError) {
+        self.isContinued = isContinued
         bases = try memory.bases(in: process)
         var scanners: [Scanner] = []
         for _ in 0..<streams { scanners.append(try Scanner(process)) }
         self.scanners = scanners
+        if isContinued { return }
         for (index, region) in memory.regions.enumerated() {
             let end = bases[index] + UInt64(region.pages.bytes.value)
             try scanners[0].scanner.scan(bases[index]..<end, clear: true) { _ in }

@@ -27,102 +27,163 @@ public struct QEMUDescription: Codable, Sendable {
     }
 }
 
-/// A running QEMU that `turntable run` started.
+/// A running QEMU that `turntable run` started. One living process at a time has it.
 public final class QEMUSourceMachine: SourceMachine {
     public let name: String
-    public var epoch: Epoch { record.read { $0.epoch } }
-    private let record: Monitor<MachineRecord>
-    private let directory: RunDirectory
-    public let description: [UInt8]
+    public var epoch: Epoch { standing.read { $0.epoch } }
+    public var description: [UInt8] { QEMUDescription(arguments: arguments, isRunning: isRunning).encoded() }
     public var pages: any PageSource { memory }
     /// Typical of a PC machine; what this one really takes is in the report.
     public let deviceCost = DeviceCost(bytes: .mebi(1), save: .milliseconds(20), load: .milliseconds(20))
 
+    private let arguments: [String]
     private let monitor: QMP
     private let memory: QEMUMemory
-    private let statePath: String
-    /// What the target was told that it is.
-    public let isRunning: Bool
-    private let isStoppedByUs = Monitor(false)
+    private let directory: RunDirectory
+    private let lock: MachineLock
     private let dirtyLog: DirtyLogMethod?
+    /// What the target was told that it is.
+    public var isRunning: Bool { standing.read { $0.isRunning } }
+    private let standing: Monitor<Standing>
+
+    private struct Standing {
+        var epoch: Epoch
+        var isRunning: Bool
+        var isStoppedByUs = false
+    }
 
     /// Attaches to the machine of that name.
     /// - Parameter dirtyLog: nil for the best that this kernel has.
     public init(_ machine: String, in directory: RunDirectory, dirtyLog: DirtyLogMethod? = nil) throws(TurntableError) {
         self.dirtyLog = dirtyLog
-        let record = try directory.read(machine)
         self.directory = directory
-        self.record = Monitor(record)
+        let record = try directory.read(machine)
         name = record.name
-        statePath = directory.stateSocket(of: machine)
+        arguments = record.arguments
         guard record.isAlive else {
             throw TurntableError(
                 .hypervisor, "attaching to \(machine)", "its QEMU, process \(record.process), is gone",
                 remedy: "start it again with `turntable run`")
         }
-        monitor = try QMP(path: directory.monitor(of: machine))
+        // Before anything is asked of its monitor, which has one user at a time.
+        lock = try directory.lock(machine, "moving")
+        guard !record.isIncoming else {
+            throw TurntableError(
+                .refused, "moving \(machine)", "it has not arrived here itself", remedy: "see `turntable status \(machine)`")
+        }
+        let monitor = try QMP(path: directory.monitor(of: machine))
+        self.monitor = monitor
         memory = try QEMUMemory(process: monitor.process)
-        let status = try monitor.execute("query-status")["status"]?.text ?? "unknown"
+        let status = try Self.settledStatus(monitor)
         guard ["running", "paused", "postmigrate"].contains(status) else {
             throw TurntableError(
                 .refused, "moving \(machine)", "it is in the state \(status)", remedy: "only a running or paused machine can be moved")
         }
-        isRunning = status == "running"
-        description = QEMUDescription(arguments: record.arguments, isRunning: isRunning).encoded()
+        // With a session it was a sender of ours that saved it, and its state is still here.
+        if status == "postmigrate", !FileManager.default.fileExists(atPath: directory.session(of: machine)) {
+            throw Self.isSaved("moving \(machine)")
+        }
+        standing = Monitor(Standing(epoch: record.epoch, isRunning: status == "running"))
         try migrationSetUp(monitor)
     }
+
+    /// Its state, when QEMU has done what a sender that was killed told it last.
+    private static func settledStatus(_ monitor: QMP) throws(TurntableError) -> String {
+        let deadline = Clock.now + Limits.hypervisorTime
+        while true {
+            let saving = try monitor.execute("query-migrate")["status"]?.text ?? "none"
+            let status = try monitor.execute("query-status")["status"]?.text ?? "unknown"
+            let isSaving = status == "finish-migrate" || ["setup", "active", "device", "cancelling"].contains(saving)
+            if !isSaving || Clock.now > deadline { return status }
+            Clock.sleep(.milliseconds(10))
+        }
+    }
+
+    /// QEMU saves a machine once only, until it has run again.
+    private static func isSaved(_ what: String) -> TurntableError {
+        TurntableError(
+            .refused, what, "its state was saved already and QEMU does not save it twice (postmigrate)",
+            remedy: "let it run for a moment: `cont`, then `stop`, on its monitor")
+    }
+
+    // MARK: - What outlives this process
 
     public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
         try SharedMemory(path: directory.session(of: name), bytes: bytes)
     }
 
-    public func forgetSession() { removeFile(directory.session(of: name)) }
+    public func forgetSession() {
+        removeFile(directory.session(of: name))
+        removeFile(directory.devices(of: name))
+    }
 
-    public func takeUp(wasRunning: Bool) { isStoppedByUs.update { $0 = wasRunning && !isRunning } }
+    public func takeUp(wasRunning: Bool) throws(TurntableError) {
+        let status = try monitor.execute("query-status")["status"]?.text
+        standing.update {
+            $0.isRunning = wasRunning
+            $0.isStoppedByUs = wasRunning && status != "running"
+        }
+    }
 
     public func reclaim(_ epoch: Epoch) throws(TurntableError) {
-        let updated = record.update { record in
-            record.epoch = epoch
-            return record
-        }
-        try directory.write(updated)
+        var record = try directory.read(name)
+        record.epoch = epoch
+        try directory.write(record)
+        standing.update { $0.epoch = epoch }
     }
+
+    // MARK: - The hand-off
 
     public func startDirtyLog(streams: Int, isContinued: Bool) throws(TurntableError) -> any DirtyLog {
         switch try DirtyLogMethod.choose(dirtyLog) {
-        case .pagemapScan: try PagemapDirtyLog(process: monitor.process, memory: memory, streams: streams)
+        case .pagemapScan: try PagemapDirtyLog(process: monitor.process, memory: memory, streams: streams, isContinued: isContinued)
         case .softDirty: try SoftDirtyLog(monitor: monitor, memory: memory)
         }
     }
 
     /// QEMU's stop returns when the processors stand still and all requests to disks are through.
     public func pause() throws(TurntableError) {
+        let (isRunning, isStoppedByUs) = standing.read { ($0.isRunning, $0.isStoppedByUs) }
         let status = try monitor.execute("query-status")["status"]?.text ?? "unknown"
-        guard (status == "running") == isRunning else {
+        guard (status == "running") == isRunning || isStoppedByUs else {
             throw TurntableError(
                 .refused, "pausing \(name)", "somebody else made it \(status) while it was moved; it stays so here", remedy: "send it again"
             )
         }
         try monitor.execute("stop")
-        isStoppedByUs.update { $0 = isRunning }
+        standing.update { $0.isStoppedByUs = isRunning }
     }
 
+    /// QEMU writes the state into a file of the machine's directory, by itself: it comes to its end even if this process does
+    /// not, and the next process of the migration finds it there, since QEMU saves a machine that stands still once only.
     public func saveDeviceState() throws(TurntableError) -> [UInt8] {
-        let listener = try Socket.listenUnix(statePath)
-        defer { removeFile(statePath) }
-        monitor.forgetEvents()
-        try monitor.execute("migrate", ["uri": .string("unix:\(statePath)")])
-        guard let stream = try Socket.accept(listener, within: Limits.hypervisorTime) else {
-            throw TurntableError(.hypervisor, "saving device state", "QEMU did not connect within \(Limits.hypervisorTime)")
+        let path = directory.devices(of: name)
+        if try monitor.execute("query-status")["status"]?.text == "postmigrate" {
+            guard FileManager.default.fileExists(atPath: path), try monitor.execute("query-migrate")["status"]?.text == "completed" else {
+                throw Self.isSaved("saving device state")
+            }
+            return try Self.read(path)
         }
+        removeFile(path)
+        let file = try Descriptor.open(path, .create, what: "making \(path)")
+        try monitor.give(file, as: "turntable")
+        monitor.forgetEvents()
+        try monitor.execute("migrate", ["uri": .string("fd:turntable")])
+        try monitor.awaitEvent("that the state is saved") { (name, data) throws(TurntableError) in
+            guard name == "MIGRATION", let status = data["status"]?.text else { return false }
+            if status == "failed" { throw TurntableError(.hypervisor, "saving device state", "QEMU says that it failed") }
+            return status == "completed"
+        }
+        return try Self.read(path)
+    }
+
+    private static func read(_ path: String) throws(TurntableError) -> [UInt8] {
+        let file = try Descriptor.open(path, .read, what: "reading \(path)")
         var state: [UInt8] = []
         state.reserveCapacity(1 << 20)
         while true {
-            guard try Socket.waitReadable(stream, within: Limits.hypervisorTime) else {
-                throw TurntableError(.hypervisor, "saving device state", "QEMU sent nothing for \(Limits.hypervisorTime)")
-            }
-            let piece = try Socket.read(stream, atMost: 256 << 10, what: "saving device state")
-            if piece.isEmpty { break }
+            let piece = try Socket.read(file, atMost: 1 << 20, what: "reading \(path)")
+            if piece.isEmpty { return state }
             state += piece
             guard state.count <= Limits.deviceStateBytes else {
                 throw TurntableError(
@@ -130,24 +191,24 @@ public final class QEMUSourceMachine: SourceMachine {
                     remedy: "this machine has memory that is not in a backend")
             }
         }
-        try monitor.awaitEvent("that the state is saved") { (name, data) throws(TurntableError) in
-            guard name == "MIGRATION", let status = data["status"]?.text else { return false }
-            if status == "failed" { throw TurntableError(.hypervisor, "saving device state", "QEMU says that it failed") }
-            return status == "completed"
-        }
-        return state
     }
 
     public func resume() throws(TurntableError) {
         // What an operator paused stays paused.
-        if isStoppedByUs.read({ $0 }) { try monitor.execute("cont") }
-        isStoppedByUs.update { $0 = false }
+        if standing.read({ $0.isStoppedByUs }) {
+            // What was saved is not its state any more.
+            removeFile(directory.devices(of: name))
+            try monitor.execute("cont")
+        }
+        standing.update { $0.isStoppedByUs = false }
     }
 
     public func discard() {
         // QEMU may be gone before it has answered.
         _ = try? monitor.execute("quit")
         monitor.awaitEnd(within: .seconds(5))
+        // Its keeper removes them, if it was not killed.
+        directory.removeRemains(of: name, monitor.process)
     }
 
     public func checkAlive() throws(TurntableError) {

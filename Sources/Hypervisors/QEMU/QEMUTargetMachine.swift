@@ -10,38 +10,79 @@ public final class QEMUTargetMachine: TargetMachine {
     private let memory: QEMUMemory
     private let name: String
     private let epoch: Epoch
+    private let session: String
     private let statePath: String
-    private let directory: RunDirectory
+    /// Where its record is, and under which name: a controller may have named it as it liked. Nil if none was found.
+    private let place: (directory: RunDirectory, machine: String)?
     public let isRunning: Bool
-    /// Of a machine that this process started.
+    /// Of a machine that a receiver started.
     private let lease: MachineLease?
+    private let state: Monitor<State>
 
-    /// Attaches to a machine that was started with `turntable run --incoming`, by its monitor.
-    /// - Parameter isRunning: it ran at the source; else it was paused there and stays so.
+    private struct State {
+        /// As long as the machine is on its way to here.
+        var lock: MachineLock?
+        var hasDeviceState = false
+    }
+
+    /// Attaches to a machine that was started with `turntable run --incoming` for this offer, by its monitor.
     init(
-        _ machine: String, _ epoch: Epoch, monitorPath: String, isRunning: Bool, lease: MachineLease?, _ directory: RunDirectory
+        _ offer: Offer, _ description: QEMUDescription, monitorPath: String, directory: RunDirectory, lease: MachineLease?
     ) throws(TurntableError) {
-        name = machine
-        self.epoch = epoch
-        self.isRunning = isRunning
+        name = offer.machine
+        epoch = offer.epoch
+        session = offer.session.hexadecimal
+        isRunning = description.isRunning
         self.lease = lease
-        self.directory = directory
-        monitor = try QMP(path: monitorPath)
+        let monitor = try QMP(path: monitorPath)
+        self.monitor = monitor
         statePath = "\(monitorPath).state"
         memory = try QEMUMemory(process: monitor.process)
+        let here = directory.machines().lazy.filter { (try? directory.read($0))?.process == monitor.process }
+        place = RunDirectory.place(ofMonitor: monitorPath) ?? here.first.map { (directory, $0) }
+        state = Monitor(
+            State(lock: try place.map { (place) throws(TurntableError) in try place.directory.lock(place.machine, "receiving") }))
         try migrationSetUp(monitor)
         try monitor.execute("migrate-incoming", ["uri": .string("unix:\(statePath)")])
+        // From now on another process of the receiver finds it, and knows that it was told where its state comes from.
+        if let place {
+            var record = try place.directory.read(place.machine)
+            record.session = session
+            record.epoch = epoch
+            try place.directory.write(record)
+        }
     }
+
+    /// Takes up a machine that an earlier process of the receiver prepared for this offer.
+    init(
+        found offer: Offer, _ record: MachineRecord, in directory: RunDirectory, _ lock: MachineLock, _ lease: MachineLease?
+    ) throws(TurntableError) {
+        name = offer.machine
+        epoch = offer.epoch
+        session = offer.session.hexadecimal
+        isRunning = try QEMUDescription(decoding: offer.description).isRunning
+        self.lease = lease
+        place = (directory, record.name)
+        let path = directory.monitor(of: record.name)
+        statePath = "\(path).state"
+        monitor = try QMP(path: path)
+        memory = try QEMUMemory(process: monitor.process)
+        state = Monitor(State(lock: lock, hasDeviceState: try IncomingStage.afterLoading(monitor) == .loaded))
+    }
+
+    public var hasDeviceState: Bool { state.read { $0.hasDeviceState } }
 
     public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
-        try SharedMemory(path: directory.session(of: name), bytes: bytes)
+        guard let place else { return try SharedMemory(bytes: bytes) }
+        return try SharedMemory(path: place.directory.arrival(of: place.machine, session), bytes: bytes)
     }
 
-    public func forgetSession() { removeFile(directory.session(of: name)) }
+    public func forgetSession() {
+        if let place { removeFile(place.directory.arrival(of: place.machine, session)) }
+    }
 
     public func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
-        // All of its memory is here: from now on it is worth more than this process.
-        try lease?.keep()
+        if hasDeviceState { return }
         monitor.forgetEvents()
         do throws(TurntableError) {
             let stream = try Socket.connectUnix(statePath)
@@ -54,23 +95,26 @@ public final class QEMUTargetMachine: TargetMachine {
             }
         } catch {
             // QEMU ends when it does not like the state, in the middle of it or at its end; why is in its log.
-            let log = lease == nil ? "" : directory.logTail(of: name)
+            let log = lease == nil ? "" : place?.directory.logTail(of: name) ?? ""
             throw TurntableError(
                 .hypervisor, "loading device state", log.isEmpty ? error.why : "\(error.why): \(log)",
                 remedy: "both ends need the same QEMU version and devices")
         }
+        self.state.update { $0.hasDeviceState = true }
         removeFile(statePath)
     }
 
     public func resume() throws(TurntableError) {
         if isRunning { try monitor.execute("cont") }
-        // From now on it is a machine like any other here: it can be sent on. A controller may have named it as it liked.
-        let here = directory.machines().lazy.compactMap { [directory] in try? directory.read($0) }
-        if var record = here.first(where: { [monitor] in $0.process == monitor.process }) ?? (try? directory.read(name)) {
+        // From now on it is a machine like any other here: it can be sent on.
+        if let place, var record = try? place.directory.read(place.machine), record.process == monitor.process {
             record.isIncoming = false
             record.epoch = epoch
-            try? directory.write(record)
+            record.session = nil
+            try? place.directory.write(record)
         }
+        lease?.keep()
+        state.update { $0.lock = nil }
     }
 
     public func discard() {
@@ -79,13 +123,16 @@ public final class QEMUTargetMachine: TargetMachine {
         removeFile(statePath)
         if let lease {
             lease.end(within: .seconds(5))
-            removeFile(directory.log(of: name))
+            if let place { removeFile(place.directory.log(of: place.machine)) }
         }
+        // Its keeper removes them, if it was not killed.
+        if let place { place.directory.removeRemains(of: place.machine, monitor.process) }
+        state.update { $0.lock = nil }
     }
 
     public func checkAlive() throws(TurntableError) {
         guard ProcessTable.startTime(of: monitor.process) != nil else {
-            let log = lease == nil ? "" : directory.logTail(of: name)
+            let log = lease == nil ? "" : place?.directory.logTail(of: name) ?? ""
             throw TurntableError(.hypervisor, "receiving \(name)", "its QEMU died here" + (log.isEmpty ? "" : ": \(log)"))
         }
     }

@@ -41,6 +41,15 @@ final class QMP: Sendable {
         }
     }
 
+    /// Gives QEMU a descriptor for an open file, under a name that the next command can use.
+    func give(_ descriptor: borrowing Descriptor, as name: String) throws(TurntableError) {
+        let file = descriptor.rawValue
+        try connection.update { (connection: inout Connection) throws(TurntableError) in
+            let message: [String: JSONValue] = ["execute": .string("getfd"), "arguments": .object(["fdname": .string(name)])]
+            _ = try answer(to: message, passing: file, on: &connection)
+        }
+    }
+
     /// Waits for an event that `isWanted` accepts. Events before it are dropped.
     func awaitEvent(_ what: String, where isWanted: (String, JSONValue) throws(TurntableError) -> Bool) throws(TurntableError) {
         try connection.update { (connection: inout Connection) throws(TurntableError) in
@@ -69,11 +78,13 @@ final class QMP: Sendable {
         }
     }
 
-    private func answer(to message: [String: JSONValue], on connection: inout Connection) throws(TurntableError) -> JSONValue {
+    private func answer(
+        to message: [String: JSONValue], passing descriptor: Int32? = nil, on connection: inout Connection
+    ) throws(TurntableError) -> JSONValue {
         let command = message["execute"]?.text ?? ""
         let line: [UInt8]
         do { line = Array(try JSONEncoder().encode(message)) + [0x0a] } catch { preconditionFailure("a QMP command is JSON: \(error)") }
-        try Socket.write(socket, line, what: "asking QEMU to \(command)")
+        try Socket.write(socket, line, passing: descriptor, what: "asking QEMU to \(command)")
         let deadline = Clock.now + Limits.hypervisorTime
         while true {
             let reply = try nextMessage(&connection, by: deadline)

@@ -6,9 +6,16 @@ internal import TurntableLinux
 ///
 ///   <run directory>/<machine>/machine.json   MachineRecord
 ///   <run directory>/<machine>/qmp.sock       QEMU's monitor, ours alone
-///   <run directory>/<machine>/state.sock     device state, while it is saved or loaded
 ///   <run directory>/<machine>/migration.sock `turntable status` and `cancel`, while a migration runs
+///   <run directory>/<machine>/session        what a migration from here must not forget: from its begin to its end, whatever becomes of
+///                                            the sender's process (SharedMemory, made and read by the engine)
+///   <run directory>/<machine>/devices        device state, saved by QEMU for the hand-off: as long as the session
+///   <run directory>/<machine>/arrival-<ID>   the same as `session`, for the migration of that name to here
+///   <run directory>/<machine>/lease.sock     where the receiver of an incoming machine holds on to it: see MachineLease
+///   <run directory>/<machine>/qmp.sock.state device state, while it is loaded
 ///   <run directory>/<machine>.log            output of a machine that the receiver started
+///
+/// The machine's directory is locked (flock) by the one process that moves the machine: see MachineLock.
 public struct RunDirectory: Sendable {
     public let path: String
 
@@ -16,9 +23,11 @@ public struct RunDirectory: Sendable {
 
     public func directory(of machine: String) -> String { "\(path)/\(machine)" }
     public func monitor(of machine: String) -> String { "\(directory(of: machine))/qmp.sock" }
-    public func stateSocket(of machine: String) -> String { "\(directory(of: machine))/state.sock" }
+    func leaseSocket(of machine: String) -> String { "\(directory(of: machine))/lease.sock" }
+    func session(of machine: String) -> String { "\(directory(of: machine))/session" }
+    func devices(of machine: String) -> String { "\(directory(of: machine))/devices" }
+    func arrival(of machine: String, _ session: String) -> String { "\(directory(of: machine))/arrival-\(session)" }
     public func migrationSocket(of machine: String) -> String { "\(directory(of: machine))/migration.sock" }
-    public func session(of machine: String) -> String { "\(directory(of: machine))/session" }
     public func log(of machine: String) -> String { "\(path)/\(machine).log" }
     private func record(of machine: String) -> String { "\(directory(of: machine))/machine.json" }
 
@@ -76,6 +85,33 @@ public struct RunDirectory: Sendable {
         return entries.filter { FileManager.default.fileExists(atPath: record(of: $0)) }.sorted()
     }
 
+    /// Where a machine is that was started by `turntable run`, perhaps in another run directory, by its monitor.
+    static func place(ofMonitor path: String) -> (directory: RunDirectory, machine: String)? {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count >= 3, parts.last == "qmp.sock" else { return nil }
+        let directory = RunDirectory(parts.dropLast(2).joined(separator: "/"))
+        let machine = String(parts[parts.count - 2])
+        return (try? directory.read(machine)) == nil ? nil : (directory, machine)
+    }
+
+    /// A migration from here or to here whose process was killed.
+    public func isInterrupted(_ record: MachineRecord) -> Bool {
+        guard record.isAlive, !MachineLock.isTaken(directory(of: record.name)) else { return false }
+        return record.session != nil || FileManager.default.fileExists(atPath: session(of: record.name))
+    }
+
+    /// The right to move a machine.
+    func lock(_ machine: String, _ what: String) throws(TurntableError) -> MachineLock {
+        if let lock = try MachineLock(directory(of: machine)) { return lock }
+        throw TurntableError(
+            .refused, "\(what) \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
+    }
+
+    /// Removes what is left of a machine that has ended, unless another one of its name is there by now.
+    func removeRemains(of machine: String, _ process: Int32) {
+        if let record = try? read(machine), record.process == process, !record.isAlive { remove(machine) }
+    }
+
     /// The last lines that a machine the receiver started wrote.
     public func logTail(of machine: String) -> String {
         guard let data = try? Data(contentsOf: URL(filePath: log(of: machine))) else { return "" }
@@ -96,6 +132,8 @@ public struct MachineRecord: Codable, Sendable {
     public var arguments: [String]
     /// It waits for its memory and state.
     public var isIncoming: Bool
+    /// The migration that it waits for, when it has been prepared for it: 32 hexadecimal digits.
+    public var session: String?
 
     public init(name: String, process: Int32, epoch: Epoch, arguments: [String], isIncoming: Bool) {
         self.name = name

@@ -14,6 +14,9 @@ internal import TurntableLinux
 /// Marks cannot be cleared for a part of memory, so a page written in the round before its stripe was sent goes again in the
 /// next.
 ///
+/// A log that was begun by a process that died cannot be continued: which pages left the table with their mark since its last
+/// clear is told by counters that died with it.
+///
 /// Drains come from one thread.
 final class SoftDirtyLog: DirtyLog, @unchecked Sendable {
     private let monitor: QMP
