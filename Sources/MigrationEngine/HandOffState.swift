@@ -44,7 +44,11 @@ public struct HandOffHistory: Sendable {
     /// The highest epoch that anything here was said of; a new offer takes a higher one.
     /// After a refusal the source runs under the one above it.
     public var highestEpoch: Epoch {
-        records.map { $0.kind == .refused || $0.kind == .fenced ? $0.epoch.next : $0.epoch }.max() ?? Epoch(0)
+        let epochs = records.map { record in
+            let isReclaimed = record.role == .source && (record.kind == .refused || record.kind == .fenced)
+            return isReclaimed ? record.epoch.next : record.epoch
+        }
+        return epochs.max() ?? Epoch(0)
     }
 
     /// The record by which the machine is another host's, or may be; nil if it is this one's or nobody's.

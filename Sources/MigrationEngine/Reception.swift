@@ -65,10 +65,7 @@ public final class Reception: Sendable {
             case .control(let control, let peer)?:
                 let attachment = TargetAttachment(control, peer: peer)
                 state.update { $0.attachments[control.attachment] = attachment }
-                _ = WorkerThread("tt-greet") { [self] in
-                    greet(attachment)
-                    state.update { $0.attachments[control.attachment] = nil }
-                }
+                _ = WorkerThread("tt-greet") { [self] in greet(attachment) }
             case .data(let receiver, let preface)?:
                 guard let attachment = state.read({ $0.attachments[preface.attachment] }) else {
                     reports.note("turned away a data stream of a session that is not here")
@@ -76,7 +73,8 @@ public final class Reception: Sendable {
                     continue
                 }
                 attachment.add(receiver, stream: Int(preface.stream), stall: options.waits.stall)
-            case nil: continue
+            // What has ended takes no streams any more.
+            case nil: state.update { state in state.attachments = state.attachments.filter { !$0.value.isEnded } }
             }
         }
         switch state.read({ $0.outcome }) {

@@ -76,7 +76,11 @@ extension SourceMigration {
         }
         let epoch = max(machine.epoch, history.highestEpoch).next
         // Marks begin to be logged before the first page is noted to be sent.
-        let dirtyLog = try machine.startDirtyLog(streams: options.streams, isContinued: false)
+        let dirtyLog: any DirtyLog
+        do { dirtyLog = try machine.startDirtyLog(streams: options.streams, isContinued: false) } catch {
+            machine.forgetSession()
+            throw error
+        }
         ledger.begin(.random(), epoch, streams: options.streams, wasRunning: machine.isRunning)
         ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
         if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }

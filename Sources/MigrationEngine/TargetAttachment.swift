@@ -28,6 +28,8 @@ public final class TargetAttachment: Sendable {
         var frames: UInt64 = 0
     }
 
+    var isEnded: Bool { state.read { $0.isEnded } }
+
     public init(_ control: any ControlChannel, peer: String) {
         self.control = control
         self.peer = peer

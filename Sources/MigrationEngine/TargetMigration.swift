@@ -74,15 +74,16 @@ public final class TargetMigration: Sendable {
     public func attach(_ attachment: TargetAttachment, _ again: Offer) -> Bool {
         guard again.session == offer.session, again.epoch == offer.epoch, again.streams == offer.streams, again.regions == offer.regions
         else { return false }
-        let (isWelcome, replaced) = state.update { state in
-            guard !state.isOver else { return (false, nil as TargetAttachment?) }
+        let older = state.update { state -> (waiting: TargetAttachment?, served: TargetAttachment?)? in
+            guard !state.isOver else { return nil }
             defer { state.next = attachment }
-            return (true, state.next)
+            return (state.next, state.current)
         }
-        replaced?.end()
-        // What is served is older: its line is dead, whether or not that was seen here already.
-        if isWelcome { state.read { $0.current }?.fail(TurntableError(.line, "the source", "it came back over another line")) }
-        return isWelcome
+        guard let older else { return false }
+        older.waiting?.end()
+        // Its line is dead, whether or not that was seen here already.
+        older.served?.fail(TurntableError(.line, "the source", "it came back over another line"))
+        return true
     }
 
     /// Ends the session before the hand-off. False if this end owns the machine already.

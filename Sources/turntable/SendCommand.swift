@@ -43,7 +43,7 @@ struct SendCommand: ParsableCommand {
             valueName: "method")) var dirtyLog: String?
     @Option(
         name: .customLong("resume-window"),
-        help: ArgumentHelp("How long a cut line is waited for while the machine runs on; 0 gives up at once.", valueName: "time"))
+        help: ArgumentHelp("How long a cut line is waited for while the machine runs on; 0s gives up at once.", valueName: "time"))
     var resumeWindow = TimeOption(Limits.resumeWindow)
     @Option(
         help: ArgumentHelp(

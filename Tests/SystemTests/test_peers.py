@@ -59,7 +59,7 @@ class WrongTarget(SystemTest):
                 peer.receive_kind(wire.HANDOFF)
             peer.read(MEBI)
             peer.close()
-        self.refuse(serve, 4, "data stream", arguments=("--rate", "50mbit", "--resume-window", "0"))
+        self.refuse(serve, 4, "data stream", arguments=("--rate", "50mbit", "--resume-window", "0s"))
 
     def test_says_that_it_runs_what_it_was_not_given(self):
         def serve(peer):
