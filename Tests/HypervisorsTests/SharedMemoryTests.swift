@@ -9,7 +9,9 @@ struct SharedMemoryTests {
     private let path = FileManager.default.temporaryDirectory.appending(path: "turntable-\(UUID().uuidString)").path
 
     private func text(_ memory: SharedMemory) -> UInt64 { memory.base.load(fromByteOffset: memory.bytes - 8, as: UInt64.self) }
-    private func write(_ value: UInt64, _ memory: SharedMemory) { memory.base.storeBytes(of: value, toByteOffset: memory.bytes - 8, as: UInt64.self) }
+    private func write(_ value: UInt64, _ memory: SharedMemory) {
+        memory.base.storeBytes(of: value, toByteOffset: memory.bytes - 8, as: UInt64.self)
+    }
 
     @Test func anonymousMemoryIsZeroes() throws {
         let memory = try SharedMemory(bytes: 12_345 * 8)
