@@ -215,7 +215,7 @@ public struct TargetResolver: Sendable {
             let record = history.records(of: .target, query.epoch).last { $0.kind == .refused || $0.kind == .fenced }
             return answer(.refused, record?.detail ?? "", record?.signature ?? [])
         case .offered where !history.mayRefuse(query.epoch):
-            return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it: fence it")
+            return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it; nothing of it runs now")
         case .offered where host.isWaiting(query.machine, query.session):
             return answer(.unknown, "what it has of the machine waits here for the source to go on (`turntable send` there)")
         case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")

@@ -21,12 +21,16 @@ struct Turntable: ParsableCommand {
             EXIT CODES
               0 done   2 usage   3 refused by a budget, a policy or the peer   4 the line or the peer failed
               5 the peer broke the protocol   6 the hypervisor failed   7 this host lacks something
-              8 the right to run was given away and no answer came: look at the target before resuming here
+              8 the right to run was given away and no answer came: see `turntable resolve` before resuming here
+              9 the machine runs at the target, and its memory is not what it was here
               130 cancelled
             With 3, 4, 5 and 130 the machine runs on where it was.
             """,
         version: "0.1.0",
-        subcommands: [RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, DemoCommand.self])
+        subcommands: [
+            RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, JournalCommand.self,
+            ResolveCommand.self, DemoCommand.self,
+        ])
 
     /// As the argument parser's own, but a wrong command line ends with the code that the help names.
     static func main() {

@@ -224,6 +224,27 @@ class Machine:
         return found
 
 
+class Lease:
+    """A receiver's hold on an incoming machine; it closes as the receiver dies. Sources/Hypervisors/QEMU/MachineLease.swift"""
+
+    def __init__(self, machine):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(WAIT_SECONDS)
+        self.socket.connect(str(machine.run_directory / machine.name / "lease.sock"))
+        assert self.socket.recv(1) == b"g", "the keeper does not give the machine"
+
+    def say(self, word):
+        self.socket.sendall(word)
+
+    def wait_end(self):
+        """Until the keeper has ended."""
+        assert self.socket.recv(1) == b""
+        self.socket.close()
+
+    def close(self):
+        self.socket.close()
+
+
 class Lab:
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="tt-", dir="/tmp"))
@@ -234,11 +255,29 @@ class Lab:
 
     def start(self, *arguments, **options):
         program = Program(self, arguments, **options)
+        program.options = options
         self.programs.append(program)
         return program
 
     def turntable(self, *arguments, **options):
         return self.start(TURNTABLE, *arguments, **options)
+
+    def kill(self, program):
+        """As suddenly as can be: nothing of its own comes to an end."""
+        program.signal(signal.SIGKILL)
+        assert program.wait() == -signal.SIGKILL, program.transcript()
+
+    def restart(self, program):
+        """The same command again, after its end; a receiver listens where it did."""
+        assert program.process.poll() is not None, "it has not ended"
+        arguments = list(program.arguments)
+        address = getattr(program, "address", None)
+        if address:
+            arguments[arguments.index("--listen") + 1] = address
+        again = self.start(*arguments, **program.options)
+        if address:
+            again.address = again.wait_event("listening")["address"]
+        return again
 
     def run_directory(self, side):
         return self.directory / f"run-{side}"
@@ -266,6 +305,15 @@ class Lab:
         self.machines.append(machine)
         if ready:
             machine.wait_text(ready, seconds)
+        return machine
+
+    def incoming(self, window, name="m", side="target", **details):
+        """A machine that waits for a receiver, as one that a receiver started: the test is that receiver."""
+        machine = Machine(self, side, name)
+        machine.program = self.turntable(
+            "run", "--incoming", "--resume-window", window, "--name", name, "--run-dir", self.run_directory(side), "--", *self.command(side, name, **details))
+        wait_for("the machine's record", (machine.run_directory / name / "machine.json").exists)
+        self.machines.append(machine)
         return machine
 
     def arrival(self, name="m", side="target"):
@@ -341,9 +389,9 @@ class Lab:
     def close(self):
         """Ends everything. Gives what was there that should not have been."""
         problems = []
-        for machine in self.machines:
+        for record in self.directory.glob("run-*/*/machine.json"):
             with contextlib.suppress(Exception):
-                os.kill(machine.number, signal.SIGTERM)
+                os.kill(json.loads(record.read_text())["process"], signal.SIGTERM)
         for program in self.programs:
             if program.process.poll() is None and (program.arguments[0] != TURNTABLE or program.arguments[1] != "run"):
                 program.signal(signal.SIGTERM)

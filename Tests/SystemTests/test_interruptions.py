@@ -2,6 +2,8 @@
 import json
 import os
 import signal
+import socket
+import time
 import unittest
 
 import lab
@@ -152,6 +154,74 @@ class DuringTheCopy(SystemTest):
         self.sender.signal(signal.SIGINT)
         self.assert_given_up(130, ["cancelled"], 130, ["cancelled"])
 
+
+class WithoutAReceiver(SystemTest):
+    """An incoming machine whose receiver dies: how long its keeper lets it wait."""
+
+    def setUp(self):
+        super().setUp()
+        self.machine = self.lab.incoming("1s", memory=("-m", "16"))
+
+    def assert_ends(self, code=0):
+        self.assertEqual(self.machine.program.wait(), code, self.machine.program.transcript())
+        self.assert_nothing_at_target()
+
+    def assert_waits(self, seconds):
+        time.sleep(seconds)
+        self.assertIsNone(self.machine.program.process.poll(), self.machine.program.transcript())
+
+    def own_monitor(self):
+        return lab.Monitor(self.machine.run_directory / "m" / "qmp.sock")
+
+    def test_it_waits_for_the_window(self):
+        lab.Lease(self.machine).close()
+        self.assert_waits(0.5)
+        self.assert_ends()
+
+    def test_the_next_receiver_has_it_as_long_as_it_lives(self):
+        lab.Lease(self.machine).close()
+        again = lab.Lease(self.machine)
+        self.assert_waits(1.5)
+        again.close()
+        self.assert_ends()
+
+    def test_one_receiver_at_a_time(self):
+        first = lab.Lease(self.machine)
+        second = socket.socket(socket.AF_UNIX)
+        self.addCleanup(second.close)
+        second.settimeout(0.3)
+        second.connect(str(self.machine.run_directory / "m" / "lease.sock"))
+        with self.assertRaises(TimeoutError):
+            second.recv(1)
+        first.close()
+        self.assertEqual(second.recv(1), b"g")
+
+    def test_the_receiver_ends_it(self):
+        lease = lab.Lease(self.machine)
+        lease.say(b"e")
+        lease.wait_end()
+        self.assert_ends()
+
+    def test_it_is_kept(self):
+        lease = lab.Lease(self.machine)
+        lease.say(b"k")
+        lease.close()
+        self.assert_waits(1.5)
+        self.assertEqual(self.lab.status(side="target")["state"], "incoming")
+        self.assertFalse((self.machine.run_directory / "m" / "lease.sock").exists())
+
+    def test_the_receiver_dies_while_it_loads(self):
+        lease = lab.Lease(self.machine)
+        monitor = self.own_monitor()
+        path = str(self.lab.directory / "state")
+        monitor.execute("migrate-incoming", uri="unix:" + path)
+        state = socket.socket(socket.AF_UNIX)
+        state.connect(path)
+        # QEVM, version 3, and no more: QEMU ends by itself.
+        state.sendall(bytes.fromhex("5145564d00000003"))
+        for connection in (state, monitor, lease):
+            connection.close()
+        self.assert_ends(1)
 
 class WhilePreparing(SystemTest):
     def test_qemu_is_killed_at_the_target(self):

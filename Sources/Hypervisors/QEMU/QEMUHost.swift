@@ -67,9 +67,12 @@ public final class QEMUHost: TargetHost {
             record.session == offer.session.hexadecimal
         else { return nil }
         let lock = try place.directory.lock(place.machine, "receiving")
-        let lease = MachineLease(place.directory.leaseSocket(of: place.machine))
-        // Either its keeper is ending it, or it was killed. A controller's machine has none.
-        if lease == nil, !isControllers, hasEnded(record, within: .seconds(5)) { return nil }
+        let leaseSocket = place.directory.leaseSocket(of: place.machine)
+        let lease = MachineLease(leaseSocket)
+        // A keeper that ends its machine takes the socket away first. One that was killed leaves it, and a controller's machine
+        // has none.
+        let isEnding = lease == nil && !isControllers && !FileManager.default.fileExists(atPath: leaseSocket)
+        if isEnding, hasEnded(record, within: .seconds(5)) { return nil }
         do {
             return try QEMUTargetMachine(found: offer, record, in: place.directory, lock, lease)
         } catch {

@@ -37,7 +37,7 @@ public final class QEMUSourceMachine: SourceMachine {
     public let deviceCost = DeviceCost(bytes: .mebi(1), save: .milliseconds(20), load: .milliseconds(20))
 
     private let arguments: [String]
-    private let monitor: QMP
+    let monitor: QMP
     private let memory: QEMUMemory
     private let directory: RunDirectory
     private let lock: MachineLock

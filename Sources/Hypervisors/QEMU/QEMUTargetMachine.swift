@@ -6,7 +6,7 @@ internal import WireFormat
 /// A QEMU that waits for a machine's memory and device state.
 public final class QEMUTargetMachine: TargetMachine {
     public var pages: any PageSink { memory }
-    private let monitor: QMP
+    private let process: Int32
     private let memory: QEMUMemory
     private let name: String
     private let epoch: Epoch
@@ -20,7 +20,8 @@ public final class QEMUTargetMachine: TargetMachine {
     private let state: Monitor<State>
 
     private struct State {
-        /// As long as the machine is on its way to here.
+        /// Both as long as the machine is on its way to here: then it can be sent on.
+        var monitor: QMP?
         var lock: MachineLock?
         var hasDeviceState = false
     }
@@ -34,14 +35,22 @@ public final class QEMUTargetMachine: TargetMachine {
         session = offer.session.hexadecimal
         isRunning = description.isRunning
         self.lease = lease
+        // Before anything is asked of its monitor, which has one user at a time.
+        let named = RunDirectory.place(ofMonitor: monitorPath)
+        var lock = try named.map { (place) throws(TurntableError) in try place.directory.lock(place.machine, "receiving") }
         let monitor = try QMP(path: monitorPath)
-        self.monitor = monitor
+        process = monitor.process
         statePath = "\(monitorPath).state"
-        memory = try QEMUMemory(process: monitor.process)
+        memory = try QEMUMemory(process: process)
         let here = directory.machines().lazy.filter { (try? directory.read($0))?.process == monitor.process }
-        place = RunDirectory.place(ofMonitor: monitorPath) ?? here.first.map { (directory, $0) }
-        state = Monitor(
-            State(lock: try place.map { (place) throws(TurntableError) in try place.directory.lock(place.machine, "receiving") }))
+        place = named ?? here.first.map { (directory, $0) }
+        if let place, named == nil { lock = try place.directory.lock(place.machine, "receiving") }
+        state = Monitor(State(monitor: monitor, lock: lock))
+        if let place, try place.directory.read(place.machine).session != nil {
+            throw TurntableError(
+                .refused, "preparing \(name)", "it holds the beginning of another migration, whose receiver is gone",
+                remedy: "start it anew")
+        }
         try migrationSetUp(monitor)
         try monitor.execute("migrate-incoming", ["uri": .string("unix:\(statePath)")])
         // From now on another process of the receiver finds it, and knows that it was told where its state comes from.
@@ -65,9 +74,10 @@ public final class QEMUTargetMachine: TargetMachine {
         place = (directory, record.name)
         let path = directory.monitor(of: record.name)
         statePath = "\(path).state"
-        monitor = try QMP(path: path)
-        memory = try QEMUMemory(process: monitor.process)
-        state = Monitor(State(lock: lock, hasDeviceState: try IncomingStage.afterLoading(monitor) == .loaded))
+        let monitor = try QMP(path: path)
+        process = monitor.process
+        memory = try QEMUMemory(process: process)
+        state = Monitor(State(monitor: monitor, lock: lock, hasDeviceState: try IncomingStage.afterLoading(monitor) == .loaded))
     }
 
     public var hasDeviceState: Bool { state.read { $0.hasDeviceState } }
@@ -82,7 +92,8 @@ public final class QEMUTargetMachine: TargetMachine {
     }
 
     public func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
-        if hasDeviceState { return }
+        let (monitor, isLoaded) = self.state.read { ($0.monitor, $0.hasDeviceState) }
+        guard let monitor, !isLoaded else { return }
         monitor.forgetEvents()
         do throws(TurntableError) {
             let stream = try Socket.connectUnix(statePath)
@@ -105,33 +116,43 @@ public final class QEMUTargetMachine: TargetMachine {
     }
 
     public func resume() throws(TurntableError) {
+        guard let monitor = state.read({ $0.monitor }) else { return }
         if isRunning { try monitor.execute("cont") }
-        // From now on it is a machine like any other here: it can be sent on.
-        if let place, var record = try? place.directory.read(place.machine), record.process == monitor.process {
+        // From now on it is a machine like any other here.
+        if let place, var record = try? place.directory.read(place.machine), record.process == process {
             record.isIncoming = false
             record.epoch = epoch
             record.session = nil
             try? place.directory.write(record)
         }
         lease?.keep()
-        state.update { $0.lock = nil }
+        leave()
     }
 
     public func discard() {
+        // One that was resumed is not this migration's any more.
+        guard let monitor = state.read({ $0.monitor }) else { return }
         _ = try? monitor.execute("quit")
         monitor.awaitEnd(within: .seconds(5))
         removeFile(statePath)
-        if let lease {
-            lease.end(within: .seconds(5))
-            if let place { removeFile(place.directory.log(of: place.machine)) }
+        lease?.end(within: .seconds(5))
+        if let place {
+            // Its keeper removes them, if it was not killed.
+            place.directory.removeRemains(of: place.machine, process)
+            removeFile(place.directory.log(of: place.machine))
         }
-        // Its keeper removes them, if it was not killed.
-        if let place { place.directory.removeRemains(of: place.machine, monitor.process) }
-        state.update { $0.lock = nil }
+        leave()
+    }
+
+    private func leave() {
+        state.update {
+            $0.monitor = nil
+            $0.lock = nil
+        }
     }
 
     public func checkAlive() throws(TurntableError) {
-        guard ProcessTable.startTime(of: monitor.process) != nil else {
+        guard ProcessTable.startTime(of: process) != nil else {
             let log = lease == nil ? "" : place?.directory.logTail(of: name) ?? ""
             throw TurntableError(.hypervisor, "receiving \(name)", "its QEMU died here" + (log.isEmpty ? "" : ": \(log)"))
         }

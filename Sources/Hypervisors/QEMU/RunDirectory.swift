@@ -107,9 +107,12 @@ public struct RunDirectory: Sendable {
             .refused, "\(what) \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
     }
 
-    /// Removes what is left of a machine that has ended, unless another one of its name is there by now.
+    /// Removes what is left of a machine whose end has begun, unless another one of its name is there by now.
     func removeRemains(of machine: String, _ process: Int32) {
-        if let record = try? read(machine), record.process == process, !record.isAlive { remove(machine) }
+        guard let record = try? read(machine), record.process == process else { return }
+        let deadline = Clock.now + .seconds(2)
+        while record.isAlive, Clock.now < deadline { Clock.sleep(.milliseconds(5)) }
+        if !record.isAlive { remove(machine) }
     }
 
     /// The last lines that a machine the receiver started wrote.
