@@ -1,0 +1,175 @@
+internal import TestSupport
+internal import Testing
+internal import Transport
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+
+@testable import MigrationEngine
+
+/// What a journal remembers, and what it proves on which boot.
+struct JournalTests {
+    private static let here = BootID(high: 1, low: 1), later = BootID(high: 1, low: 2)
+    private let disk = MemoryStore()
+
+    private func open(_ boot: BootID = here) throws -> Journal { try Journal(of: "m", store: disk, boot: boot) { 7 } }
+    private func record(_ role: JournalRecord.Role, _ kind: JournalRecord.Kind, _ epoch: UInt64) -> JournalRecord {
+        JournalRecord(role: role, kind: kind, epoch: Epoch(epoch), session: SessionID(high: 3, low: epoch), peer: "there", detail: "why")
+    }
+
+    @Test func whatIsWrittenIsReadAgainWithItsBootAndTime() throws {
+        try open().log(record(.source, .offer, 2))
+        let found = try open(Self.later).history().records
+        var expected = record(.source, .offer, 2)
+        (expected.boot, expected.unixSeconds) = (Self.here, 7)
+        #expect(found == [expected])
+    }
+
+    /// However much of the last record a crash left, what was there before it stands, and what is written next is read.
+    @Test func aTornEndIsCutOff() throws {
+        let whole = MemoryStore()
+        let first = try Journal(of: "m", store: whole, boot: Self.here) { 7 }
+        try first.log(record(.source, .offer, 2))
+        let length = whole.contents().count
+        try first.write(record(.source, .handoff, 2))
+        let lost = whole.contents().count - length
+        for kept in 0..<lost {
+            let disk = MemoryStore()
+            try disk.append(Array(whole.contents().prefix(length + kept)))
+            let journal = try Journal(of: "m", store: disk, boot: Self.here) { 7 }
+            #expect(try journal.history().records.map(\.kind) == [.offer], "\(kept) bytes")
+            try journal.log(record(.source, .withdrawn, 2))
+            #expect(try journal.history().records.map(\.kind) == [.offer, .withdrawn], "\(kept) bytes")
+        }
+    }
+
+    @Test func damageInTheMiddleIsNotTakenForAnEnd() throws {
+        let journal = try open()
+        for epoch in 2...4 { try journal.log(record(.target, .offered, UInt64(epoch))) }
+        var bytes = disk.contents()
+        bytes[60] ^= 1
+        let damaged = MemoryStore()
+        try damaged.append(bytes)
+        #expect(
+            failure { () throws(TurntableError) in _ = try Journal(of: "m", store: damaged, boot: Self.here) { 7 } }?.kind == .unsupported)
+    }
+
+    /// What was written and not made durable is gone with the host, unless somebody believed it: then it was made durable first.
+    @Test func whatWasBelievedIsDurable() throws {
+        try open().write(record(.target, .offered, 2))
+        disk.crash()
+        #expect(try open(Self.later).history().records.isEmpty)
+        try open(Self.later).write(record(.target, .offered, 3))
+        _ = try open(Self.later)
+        disk.crash()
+        #expect(try open(Self.here).history().records.count == 1)
+    }
+
+    @Test func anEpochIsDecidedOnce() throws {
+        let journal = try open()
+        try journal.log(record(.target, .offered, 2))
+        #expect(try journal.decide(record(.target, .committed, 2)) == .owning)
+        #expect(try journal.decide(record(.target, .refused, 2)) == .owning)
+        #expect(try journal.decide(record(.target, .refused, 3)) == .refused)
+        #expect(try journal.decide(record(.target, .committed, 3)) == .refused)
+        #expect(try journal.history().records.count == 3)
+    }
+
+    @Test func onlyTheBootThatWroteItProvesThatNothingFollowed() throws {
+        try open().log(record(.target, .offered, 2))
+        try open().log(record(.source, .offer, 5))
+        let here = try open().history(), later = try open(Self.later).history()
+        #expect(here.mayRefuse(Epoch(2)) && !later.mayRefuse(Epoch(2)))
+        #expect(here.elsewhere == nil && later.elsewhere?.kind == .offer)
+    }
+
+    @Test func rightsFollowTheRecords() throws {
+        let journal = try open()
+        func source() throws -> SourceRight { try journal.history().source(Epoch(2)) }
+        #expect(try source() == .owning)
+        for (kind, right) in [(JournalRecord.Kind.offer, SourceRight.offering), (.handoff, .relinquished), (.refused, .reclaimed)] {
+            try journal.log(record(.source, kind, 2))
+            #expect(try source() == right)
+        }
+        // The source runs under the next one.
+        #expect(try journal.history().highestEpoch == Epoch(3))
+        #expect(try journal.history().elsewhere == nil)
+        try journal.log(record(.source, .offer, 4))
+        try journal.log(record(.source, .handoff, 4))
+        #expect(try journal.history().elsewhere?.epoch == Epoch(4))
+        try journal.log(record(.target, .committed, 5))
+        #expect(try journal.history().elsewhere == nil)
+    }
+
+    @Test func aFullDiskStopsAHandoffBeforeItIsSaid() throws {
+        let stage = try Stage()
+        stage.source.whenSaving = { [unowned stage] () throws(TurntableError) in stage.sourceDisk.fill() }
+        let (sent, _) = stage.run()
+        #expect(sent.error?.why.contains("disk is full") == true, "\(sent)")
+        #expect(stage.source.isRunning && !stage.conversation.contains("S handoff"))
+    }
+}
+
+/// The line is cut, and comes back.
+@Suite(.serialized) struct ResumeTests {
+    @Test(arguments: [1, 3])
+    func aCutInTheCopyCostsWhatWasOnItsWay(streams: Int) throws {
+        let stage = try Stage(rate: BitRate(bitsPerSecond: 30e6))
+        stage.options.streams = streams
+        stage.options.resumeWindow = .seconds(10)
+        let isFirst = Monitor(true)
+        stage.whenReported = { event, stage in
+            guard case .progress = event,
+                isFirst.update({ isFirst in
+                    defer { isFirst = false }; return isFirst
+                })
+            else { return }
+            stage.loopback.cut()
+        }
+        let report = try stage.run().source.get()
+        #expect(report.attachments == 2)
+        #expect(report.pagesSentAgain < 600, "\(report.pagesSentAgain)")
+        #expect(try #require(stage.host.machine).memory.differences(from: stage.source.memory) == [])
+        #expect(stage.source.isDiscarded && stage.source.isForgotten)
+    }
+
+    /// From the hand-off on the machine stays still, and the line is waited for.
+    @Test func aCutAfterHandoffEndsWithOneMachine() throws {
+        let stage = try Stage(seed: 4)
+        stage.options.resumeWindow = .seconds(10)
+        let isFirst = Monitor(true)
+        stage.fromSource = { [unowned stage] message in
+            if case .handoff = message,
+                isFirst.update({ isFirst in
+                    defer { isFirst = false }; return isFirst
+                })
+            {
+                stage.loopback.cut()
+            }
+            return [message]
+        }
+        let report = try stage.run().source.get()
+        #expect(report.attachments == 2 && stage.source.resumes == 0)
+        let machine = try #require(stage.host.machine)
+        #expect(machine.isRunning && machine.memory.differences(from: stage.source.memory) == [])
+    }
+
+    /// The answer is lost: the journal at the target gives it again.
+    @Test func aLostAnswerIsAskedForAgain() throws {
+        let stage = try Stage(seed: 5)
+        stage.options.resumeWindow = .seconds(10)
+        let isFirst = Monitor(true)
+        stage.fromTarget = { [unowned stage] message in
+            guard case .committed = message,
+                isFirst.update({ isFirst in
+                    defer { isFirst = false }; return isFirst
+                })
+            else { return [message] }
+            stage.loopback.cut()
+            return []
+        }
+        _ = try stage.run().source.get()
+        #expect(stage.source.isDiscarded && stage.source.resumes == 0)
+        #expect(stage.conversation.filter { $0 == "S handoff" }.count == 1)
+    }
+}
