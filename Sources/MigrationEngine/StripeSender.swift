@@ -94,9 +94,11 @@ final class StripeSender: Sendable {
         _ = state.wait(atMost: .forever) { $0.isBusy ? nil : true }
         wantsNextJob.store(false, ordering: .relaxed)
         pagesDone.store(0, ordering: .relaxed)
-        state.update {
-            $0.job = job
-            $0.isBusy = true
+        state.update { state in
+            // A thread that was told to end takes no job; isDone() says so.
+            if case .stop = state.job { return }
+            state.job = job
+            state.isBusy = true
         }
     }
 
@@ -117,7 +119,11 @@ final class StripeSender: Sendable {
     func stop() {
         sender.shutDown()
         wantsNextJob.store(true, ordering: .relaxed)
-        state.update { $0.job = .stop }
+        state.update { state in
+            state.job = .stop
+            state.isBusy = false
+            if state.failure == nil { state.failure = TurntableError(.cancelled, "data stream \(stream)", "it was stopped") }
+        }
     }
 
     /// Returns when the thread has ended, after ``stop()``: then nothing of this stream touches the ledger any more.
@@ -153,7 +159,7 @@ final class StripeSender: Sendable {
                 state.update { $0.isBusy = false }
             } catch {
                 state.update {
-                    $0.failure = error
+                    $0.failure = $0.failure ?? error
                     $0.isBusy = false
                 }
                 return
