@@ -110,13 +110,13 @@ public final class Reception: Sendable {
 
     private func take(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) {
         while true {
-            switch place(for: offer) {
+            switch place(for: offer, attachment) {
             case .none(let reason):
                 // No epoch: it gives no right back.
                 try? attachment.control.send(.refused(Refusal(epoch: Epoch(0), reason: reason)))
                 throw TurntableError(.refused, "the offer of \(offer.machine)", reason)
             case .known(let session):
-                if session.attach(attachment, offer) { return }
+                if session.attach(attachment) { return }
                 // It has just ended, and is taken off the table any moment; then the journal knows.
                 Clock.sleep(Limits.greetingPollTime)
             case .new(let session):
@@ -129,16 +129,19 @@ public final class Reception: Sendable {
         }
     }
 
-    private func place(for offer: Offer) -> Place {
+    private func place(for offer: Offer, _ attachment: TargetAttachment) -> Place {
         state.update { state in
-            if let session = state.sessions[offer.session] { return .known(session) }
+            if let session = state.sessions[offer.session] {
+                return session.isSame(offer, from: attachment.control.peerName) ? .known(session) : .none("it is not the offer of its session")
+            }
             let isDone = once && state.outcome != nil
             if state.isInterrupted || isDone || state.resolving.contains(offer.session)
                 || state.sessions.count >= (once ? 1 : Limits.sessions)
             {
                 return .none("this receiver is busy")
             }
-            let session = TargetMigration(offer, host: host, journals: journals, options: options, report: reports.event)
+            let session = TargetMigration(
+                offer, from: attachment.control.peerName, host: host, journals: journals, options: options, report: reports.event)
             state.sessions[offer.session] = session
             return .new(session)
         }

@@ -29,7 +29,7 @@ extension SourceMigration {
                     case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.answer = .committed(committed)
                     case .verified(let verified) where state.right == .committed: state.answer = .verified(verified)
-                    case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution:
+                    case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys:
                         state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }

@@ -158,7 +158,11 @@ extension SourceMigration {
             throw TurntableError(
                 .line, "the target", "it refused epoch \(refusal.epoch.value) instead of \(session.epoch.value): \(refusal.reason)")
         }
-        try session.journal.log(session.record(.refused, detail: refusal.reason, signature: refusal.signature))
+        let record = session.record(.refused, detail: refusal.reason, signature: refusal.signature)
+        guard options.believes(record.signedBytes(machine: machine.name), refusal.signature) else {
+            throw TurntableError(.line, "the target", "it refused the machine, and did not sign that")
+        }
+        try session.journal.log(record)
         state.update { $0.right = .reclaimed }
         try machine.reclaim(session.epoch.next)
         try machine.resume()

@@ -26,6 +26,9 @@ public struct MigrationOptions: Sendable {
     /// The target as the journal names it.
     public var peer = ""
     public var waits = MigrationWaits()
+    /// Whether a statement (JournalRecord.signedBytes, its signature) is signed by a host that may make it; on a line without
+    /// protection nobody signs.
+    public var believes: @Sendable (_ statement: [UInt8], _ signature: [UInt8]) -> Bool = { _, _ in true }
     public init() {}
 }
 

@@ -35,15 +35,18 @@ public final class TargetAttachment: Sendable {
         self.peer = peer
     }
 
-    /// A data stream of this attachment arrived. One too many ends the attachment.
+    /// A data stream of this attachment arrived. One that the offer does not name ends the attachment. One that came already
+    /// is only turned away: on a protected line somebody has recorded its beginning and said it again.
     public func add(_ receiver: any FrameReceiver, stream: Int, stall: Nanoseconds) {
-        let isWelcome = state.update { state in
+        let isTaken = state.update { state in
             guard !state.isEnded, stream < state.streams, state.receivers[stream] == nil else { return false }
             state.receivers[stream] = receiver
             return true
         }
-        guard isWelcome else {
-            fail(TurntableError(.protocol, "data stream \(stream)", "it is one too many or came twice; the offer names the streams"))
+        guard isTaken else {
+            if stream >= state.read({ $0.streams }) {
+                fail(TurntableError(.protocol, "data stream \(stream)", "it is one too many; the offer names the streams"))
+            }
             return receiver.shutDown()
         }
         let thread = WorkerThread("tt-receive-\(stream)") { [self] in receive(receiver, stream, stall) }

@@ -23,6 +23,8 @@ public struct TargetOptions: Sendable {
 
 public final class TargetMigration: Sendable {
     public let offer: Offer
+    /// The source as its certificate names it: nobody else goes on with its session.
+    let sourceName: String
     let host: any TargetHost
     let journals: Journals
     let options: TargetOptions
@@ -42,10 +44,11 @@ public final class TargetMigration: Sendable {
     }
 
     public init(
-        _ offer: Offer, host: any TargetHost, journals: Journals, options: TargetOptions = TargetOptions(),
+        _ offer: Offer, from sourceName: String = "", host: any TargetHost, journals: Journals, options: TargetOptions = TargetOptions(),
         report: @escaping @Sendable (MigrationEvent) -> Void
     ) {
         self.offer = offer
+        self.sourceName = sourceName
         self.host = host
         self.journals = journals
         self.options = options
@@ -70,10 +73,14 @@ public final class TargetMigration: Sendable {
 
     private var window: Nanoseconds { min(max(offer.resumeWindow, .zero), options.resumeWindow) }
 
+    /// Whether this is the session's own offer, said again by its own source.
+    func isSame(_ again: Offer, from name: String) -> Bool {
+        name == sourceName && again.session == offer.session && again.epoch == offer.epoch && again.streams == offer.streams
+            && again.regions == offer.regions
+    }
+
     /// The source is back, over a new line. False if this session is over.
-    public func attach(_ attachment: TargetAttachment, _ again: Offer) -> Bool {
-        guard again.session == offer.session, again.epoch == offer.epoch, again.streams == offer.streams, again.regions == offer.regions
-        else { return false }
+    public func attach(_ attachment: TargetAttachment) -> Bool {
         let older = state.update { state -> (waiting: TargetAttachment?, served: TargetAttachment?)? in
             guard !state.isOver else { return nil }
             defer { state.next = attachment }
@@ -262,8 +269,10 @@ public final class TargetMigration: Sendable {
         var cause = error
         if cause.kind == .line, let abort = abortOnItsWay(attachment) { cause = abort }
         try checkCancelled()
+        // A machine that does not take its state ends: that is no reason, but what came of it.
+        guard cause.kind == .line else { throw cause }
         try machine.checkAlive()
-        guard right == .offered, cause.kind == .line, window > .zero else { throw cause }
+        guard right == .offered, window > .zero else { throw cause }
         attachment.end()
         state.update { $0.phase = .copying }
         let deadline = Clock.now + window

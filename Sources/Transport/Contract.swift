@@ -80,6 +80,8 @@ public protocol FrameSink: AnyObject, Sendable {
 public protocol ControlChannel: AnyObject, Sendable {
     /// What the data streams that belong to this control stream name in their prefaces.
     var attachment: AttachmentID { get }
+    /// Who is at the other end, as its certificate says; empty on a line without protection.
+    var peerName: String { get }
     func send(_ message: ControlMessage) throws(TurntableError)
     /// The next message, or nil if none came within `limit`.
     func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage?

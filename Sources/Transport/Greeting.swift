@@ -5,11 +5,21 @@ public import WireFormat
 
 public enum Greeting {
     /// The target's answer to a control preface. A `.refused` is the last word on that connection.
-    public static func answer(to preface: Preface, attachment: AttachmentID) -> ControlMessage {
-        do throws(WireError) {
-            return .welcome(Welcome(version: try preface.commonVersion(), attachment: attachment))
-        } catch {
-            return .refused(Refusal(epoch: Epoch(0), reason: "the greeting: \(error)"))
+    /// - Parameter protection: how this target wants its lines.
+    public static func answer(to preface: Preface, _ welcome: Welcome, protection: LineProtection) -> ControlMessage {
+        if let reason = objection(to: preface, protection: protection) {
+            return .refused(Refusal(epoch: Epoch(0), reason: "the greeting: \(reason)"))
+        }
+        return .welcome(welcome)
+    }
+
+    /// Why a target does not take a connection with this preface; nil if it does.
+    public static func objection(to preface: Preface, protection: LineProtection) -> String? {
+        do throws(WireError) { _ = try preface.commonVersion() } catch { return error.description }
+        switch (preface.protection, protection) {
+        case (.none, .sealed): return "the source asks for a line without protection; this target takes none"
+        case (.sealed, .none): return "this target has its lines without protection, and the source did not ask for that"
+        case (.none, .none), (.sealed, .sealed): return nil
         }
     }
 

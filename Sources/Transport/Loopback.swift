@@ -90,7 +90,7 @@ public import WireFormat
             switch preface.role {
             case .control:
                 let control = LoopbackControl(connection, attachment: .random())
-                let answer = Greeting.answer(to: preface, attachment: control.attachment)
+                let answer = Greeting.answer(to: preface, Welcome(attachment: control.attachment), protection: .none)
                 try control.send(answer)
                 if case .refused(let refusal) = answer { throw TurntableError(.protocol, "a control stream", refusal.reason) }
                 return .control(control, peer: "loopback")

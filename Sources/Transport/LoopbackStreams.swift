@@ -11,6 +11,7 @@ final class LoopbackControl: ControlChannel {
     private let sending = Monitor(())
     private let named: Monitor<AttachmentID>
     var attachment: AttachmentID { named.read { $0 } }
+    var peerName: String { "" }
 
     init(_ connection: LoopbackConnection, attachment: AttachmentID = .none) {
         self.connection = connection

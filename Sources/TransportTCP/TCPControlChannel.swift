@@ -14,6 +14,8 @@ public final class TCPControlChannel: ControlChannel {
     private let named: Monitor<AttachmentID>
     public var attachment: AttachmentID { named.read { $0 } }
 
+    public var peerName: String { "" }
+
     init(socket: consuming Descriptor, attachment: AttachmentID = .none) {
         self.socket = socket
         named = Monitor(attachment)

@@ -1,6 +1,6 @@
 internal import CTurntableLinux
 internal import Glibc
-internal import Synchronization
+internal import Protection
 public import Transport
 public import TurntableCore
 internal import TurntableLinux
@@ -8,22 +8,23 @@ public import WireFormat
 
 /// The receiving end of a TCP data stream: heads into a buffer of its own, pages straight into guest memory.
 @safe public final class TCPFrameReceiver: FrameReceiver, @unchecked Sendable {
-    private let socket: Descriptor
-    private let stream: Int
-    private let isShutDown = Atomic(false)
+    private let socket: StreamSocket
+    /// Of a protected line.
+    private let cipher: FrameCipher?
 
     // The receiving thread's alone, all allocated here once.
     private let head: UnsafeMutableRawBufferPointer
+    /// For what carries nothing; only what is written takes memory.
     private let discarded: UnsafeMutableRawBufferPointer
     private let vectors: UnsafeMutableBufferPointer<iovec>
     private var sequence: UInt64 = 0
 
-    init(socket: consuming Descriptor, stream: Int) {
+    init(socket: StreamSocket, cipher: FrameCipher?) {
         self.socket = socket
-        self.stream = stream
-        unsafe head = .allocate(byteCount: frameHeadBytes, alignment: 64)
-        unsafe discarded = .allocate(byteCount: Self.discardBytes, alignment: 64)
-        unsafe vectors = .allocate(capacity: Limits.frameExtents)
+        self.cipher = cipher
+        unsafe head = .allocate(byteCount: frameHeadBytes + FrameCipher.tagBytes, alignment: 64)
+        unsafe discarded = .allocate(byteCount: Limits.framePayloadBytes, alignment: 64)
+        unsafe vectors = .allocate(capacity: Limits.frameExtents + 1)
     }
 
     deinit {
@@ -32,52 +33,52 @@ public import WireFormat
         unsafe vectors.deallocate()
     }
 
-    private static let discardBytes = 64 << 10
-
     public func receive(into sink: any FrameSink) throws(TurntableError) -> FrameHeader? {
-        guard try Socket.waitReadable(socket, within: Limits.pollTime) else {
-            if isShutDown.load(ordering: .relaxed) {
-                throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down")
-            }
+        guard try Socket.waitReadable(socket.descriptor, within: Limits.pollTime) else {
+            if socket.hasEnded { throw socket.stalled("receiving on") }
             return nil
         }
         try receive(0, count: FrameHeader.bytes, isStart: true)
         let header = try wire { () throws(WireError) in
             try FrameHeader.decode(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), expectedSequence: sequence)
         }
+        try receiveExtents(header)
         switch header.kind {
         case .pages: try receivePages(header, into: sink)
         case .deviceState:
             let destination = unsafe try sink.deviceStateDestination(offset: Int(header.offset), count: header.payloadBytes)
             unsafe vectors[0] = iovec(iov_base: destination, iov_len: header.payloadBytes)
-            try receiveVectors(1)
+            try receivePayload(1, header)
         case .warmUp:
-            var left = header.payloadBytes
-            while left > 0 {
-                let piece = min(left, Self.discardBytes)
-                unsafe vectors[0] = iovec(iov_base: discarded.baseAddress, iov_len: piece)
-                try receiveVectors(1)
-                left -= piece
-            }
+            unsafe vectors[0] = iovec(iov_base: discarded.baseAddress, iov_len: header.payloadBytes)
+            try receivePayload(1, header)
         }
         sequence += 1
         return header
     }
 
-    public func shutDown() {
-        isShutDown.store(true, ordering: .relaxed)
-        Socket.shutDown(socket)
+    public func shutDown() { socket.shutDown() }
+
+    /// The rest of the frame's head, which says where its payload goes: believed only if it is what the source sealed.
+    private func receiveExtents(_ header: FrameHeader) throws(TurntableError) {
+        let count = header.extentCount * Extent.bytes
+        try receive(FrameHeader.bytes, count: count + (cipher == nil ? 0 : FrameCipher.tagBytes))
+        guard let cipher else { return }
+        let end = FrameHeader.bytes + count
+        let isGenuine = unsafe cipher.head(
+            of: sequence, UnsafeMutableRawBufferPointer(rebasing: head[..<end]), headerBytes: FrameHeader.bytes, tag: head.baseAddress! + end)
+        guard isGenuine else { throw notGenuine() }
     }
 
     private func receivePages(_ header: FrameHeader, into sink: any FrameSink) throws(TurntableError) {
-        try receive(FrameHeader.bytes, count: header.extentCount * Extent.bytes)
         let layout = sink.layout
         var count = 0
         var payload = 0
         for index in 0..<header.extentCount {
             let position = FrameHeader.bytes + index * Extent.bytes
             let extent = try wire { () throws(WireError) in
-                try Extent.decode(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: layout, stream: stream)
+                try Extent.decode(
+                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: layout, stream: socket.stream)
             }
             switch extent.encoding {
             case .zero: try sink.zero(extent)
@@ -90,40 +91,53 @@ public import WireFormat
         guard payload == header.payloadBytes else {
             throw protocolError(WireError(.badPayload, value: UInt64(header.payloadBytes), limit: UInt64(payload), offset: 16))
         }
-        try receiveVectors(count)
+        try receivePayload(count, header)
+    }
+
+    /// Fills `vectors[..<count]`, and opens what came where it lies. If it is not genuine the frame never counts: its pages,
+    /// which no machine runs on, are sent again.
+    private func receivePayload(_ count: Int, _ header: FrameHeader) throws(TurntableError) {
+        guard let cipher, header.payloadBytes > 0 else { return try unsafe receiveVectors(count) }
+        let tag = unsafe head.baseAddress! + frameHeadBytes
+        unsafe vectors[count] = iovec(iov_base: tag, iov_len: FrameCipher.tagBytes)
+        cipher.beginPayload(of: sequence)
+        var left = header.payloadBytes
+        try unsafe receiveVectors(count + 1) { address, bytes in
+            // Opened as it comes, while it is in the cache; the tag is no payload.
+            let piece = min(bytes, left)
+            if piece > 0 { unsafe cipher.payload(address, into: address, bytes: piece) }
+            left -= piece
+        }
+        guard unsafe cipher.endPayload(tag: tag) else { throw notGenuine() }
     }
 
     private func receive(_ offset: Int, count: Int, isStart: Bool = false) throws(TurntableError) {
         unsafe vectors[0] = iovec(iov_base: head.baseAddress! + offset, iov_len: count)
-        try receiveVectors(1, isStart: isStart)
+        try unsafe receiveVectors(count == 0 ? 0 : 1, isStart: isStart)
     }
 
     /// Fills `vectors[..<count]` whole.
-    private func receiveVectors(_ count: Int, isStart: Bool = false) throws(TurntableError) {
+    /// - Parameter arrived: is told of each piece that came, in order.
+    private func receiveVectors(
+        _ count: Int, isStart: Bool = false, arrived: (UnsafeMutableRawPointer, Int) -> Void = { _, _ in }
+    ) throws(TurntableError) {
         var next = 0
         var isStart = isStart
-        var deadline = Clock.now + Limits.stallTime
         while next < count {
-            let moved = unsafe tt_receive_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(count - next))
-            if moved == -Int(EAGAIN) {
-                guard !isShutDown.load(ordering: .relaxed) else {
-                    throw TurntableError(.cancelled, "receiving on data stream \(stream)", "the stream was shut down")
-                }
-                guard Clock.now < deadline else {
-                    throw TurntableError(
-                        .line, "receiving on data stream \(stream)", "nothing came for \(Limits.stallTime) in the middle of a frame")
-                }
-                continue
+            let moved = try socket.move("receiving on") {
+                unsafe tt_receive_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(count - next))
             }
-            if moved <= 0 {
-                let reason =
-                    moved < 0
-                    ? errorText(Int32(-moved))
-                    : isStart ? "the source closed the stream" : "the source closed the stream in the middle of a frame"
-                throw TurntableError(.line, "receiving on data stream \(stream)", reason)
+            if moved == 0 {
+                throw socket.error(
+                    "receiving on", isStart ? "the source closed the stream" : "the source closed the stream in the middle of a frame")
             }
             isStart = false
-            deadline = Clock.now + Limits.stallTime
+            var left = moved
+            for index in next..<count where left > 0 {
+                let piece = min(left, unsafe vectors[index].iov_len)
+                unsafe arrived(vectors[index].iov_base, piece)
+                left -= piece
+            }
             unsafe advance(vectors, from: &next, by: moved)
         }
     }
@@ -133,6 +147,12 @@ public import WireFormat
     }
 
     private func protocolError(_ error: WireError) -> TurntableError {
-        TurntableError(.protocol, "frame \(sequence) of data stream \(stream)", error.description)
+        TurntableError(.protocol, "frame \(sequence) of data stream \(socket.stream)", error.description)
+    }
+
+    /// The line's fault, whoever did it: what the frame carried is sent again over another.
+    private func notGenuine() -> TurntableError {
+        TurntableError(
+            .line, "frame \(sequence) of data stream \(socket.stream)", "it is not what the source sealed: the line damages bytes, or somebody does")
     }
 }

@@ -1,6 +1,5 @@
 internal import CTurntableLinux
 internal import Glibc
-internal import Synchronization
 public import Transport
 public import TurntableCore
 internal import TurntableLinux
@@ -10,11 +9,9 @@ internal import WireFormat
 /// kernel by address or by file, never through this process's heap.
 @safe public final class TCPFrameSender: FrameSender, @unchecked Sendable {
     public let limits = TransportLimits()
-    private let socket: Descriptor
-    private let index: Int
+    private let socket: StreamSocket
     private let pages: any PageSource
     private let line: String
-    private let isShutDown = Atomic(false)
 
     // The sending thread's alone, all allocated here once.
     private let head: UnsafeMutableRawBufferPointer
@@ -24,16 +21,15 @@ internal import WireFormat
     private var zeroCopyCompletions: UInt32 = 0
     private let decision: Monitor<String>
 
-    init(socket: consuming Descriptor, index: Int, pages: any PageSource, options: LineOptions, line: String) {
+    init(socket: StreamSocket, pages: any PageSource, options: LineOptions, line: String) {
         self.socket = socket
-        self.index = index
         self.pages = pages
         self.line = line
         unsafe head = .allocate(byteCount: frameHeadBytes, alignment: 64)
         unsafe vectors = .allocate(capacity: Limits.frameExtents + 1)
         var candidates: [SendMethod] = [.copied]
         if pages.regions.indices.allSatisfy({ pages.file(of: RegionIndex($0)) != nil }) { candidates.append(.spliced) }
-        if tt_set_zero_copy(self.socket.rawValue) == 0 { candidates.append(.zeroCopy) }
+        if tt_set_zero_copy(socket.rawValue) == 0 { candidates.append(.zeroCopy) }
         if let asked = options.sendMethod { candidates = candidates.filter { $0 == asked } }
         trial = SendMethodTrial(candidates: candidates.isEmpty ? [.copied] : candidates)
         decision = Monitor(trial.report)
@@ -68,35 +64,19 @@ internal import WireFormat
         while zeroCopyCompletions != zeroCopySends {
             try reapZeroCopy()
             if zeroCopyCompletions == zeroCopySends { break }
-            guard Clock.now < deadline, !isShutDown.load(ordering: .relaxed) else {
-                throw stalled("waiting for the line to let go of pages")
-            }
+            guard Clock.now < deadline, !socket.hasEnded else { throw socket.stalled("waiting for the line to let go of pages of") }
             Clock.sleep(.milliseconds(1))
         }
     }
 
-    public var status: LineStatus {
-        var information = tt_tcp_status()
-        var status = LineStatus()
-        guard unsafe tt_tcp_status(socket.rawValue, &information) == 0 else { return status }
-        status.roundTrip = Nanoseconds(Int64(information.rtt_microseconds) * 1000)
-        status.unsentBytes = ByteCount(Int(information.unsent_bytes))
-        status.acknowledgedBytes = ByteCount(Int(information.acknowledged_bytes))
-        status.windowBytes = ByteCount(Int(information.window_bytes))
-        status.inFlightBytes = ByteCount(Int(information.in_flight_segments) * Int(information.segment_bytes))
-        status.retransmissions = Int(information.retransmitted_segments)
-        return status
-    }
+    public var status: LineStatus { socket.status }
 
     public var summary: String {
         let method = decision.read { $0 }
         return "\(line), pages \(method.isEmpty ? "being tried" : method)"
     }
 
-    public func shutDown() {
-        isShutDown.store(true, ordering: .relaxed)
-        Socket.shutDown(socket)
-    }
+    public func shutDown() { socket.shutDown() }
 
     // MARK: - By address
 
@@ -143,22 +123,16 @@ internal import WireFormat
     private func sendVectors(from start: Int, to end: Int, zeroCopy: Bool, more: Bool = false) throws(TurntableError) {
         var next = start
         var zeroCopy = zeroCopy
-        var waiting = StallWatch()
         while next < end {
-            let moved = unsafe tt_send_vectors(
-                socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
-            if moved == -Int(ENOBUFS), zeroCopy {
+            let moved = try socket.move("sending on", allowing: zeroCopy ? ENOBUFS : 0) {
+                unsafe tt_send_vectors(socket.rawValue, vectors.baseAddress! + next, Int32(end - next), more ? 1 : 0, zeroCopy ? 1 : 0)
+            }
+            if moved < 0 {
                 // No memory for another completion: this frame goes by copy.
                 zeroCopy = false
                 try reapZeroCopy()
                 continue
             }
-            if moved == -Int(EAGAIN) {
-                try waiting.check(self)
-                continue
-            }
-            if moved < 0 { throw lineError(moved) }
-            waiting = StallWatch()
             if zeroCopy { zeroCopySends += 1 }
             unsafe advance(vectors, from: &next, by: moved)
         }
@@ -167,7 +141,7 @@ internal import WireFormat
     private func reapZeroCopy() throws(TurntableError) {
         var copied: Int32 = 0
         let result = unsafe tt_reap_zero_copy(socket.rawValue, &zeroCopyCompletions, &copied)
-        if result < 0 { throw lineError(Int(result)) }
+        if result < 0 { throw socket.error("sending on", errorText(-result)) }
         if copied != 0, trial.method == .zeroCopy {
             trial.exclude("the device copies")
             publishDecision()
@@ -182,46 +156,18 @@ internal import WireFormat
             guard let file = pages.file(of: extent.region) else { preconditionFailure("spliced from a region without a file") }
             var offset = Int64(extent.firstPage.byteOffset)
             var left = extent.payloadBytes
-            var waiting = StallWatch()
             while left > 0 {
-                let moved = tt_send_file(socket.rawValue, file, offset, left)
-                if moved == -Int(EAGAIN) {
-                    try waiting.check(self)
-                    continue
-                }
-                if moved <= 0 { throw lineError(moved == 0 ? -Int(EIO) : moved) }
-                waiting = StallWatch()
+                let moved = try socket.move("sending on") { tt_send_file(socket.rawValue, file, offset, left) }
+                if moved == 0 { throw socket.error("sending on", errorText(EIO)) }
                 offset += Int64(moved)
                 left -= moved
             }
         }
     }
 
-    // MARK: - Ends
-
     private func publishDecision() {
         guard trial.isDecided else { return }
         let report = trial.report
         decision.update { $0 = report }
-    }
-
-    private func lineError(_ result: Int) -> TurntableError {
-        TurntableError(.line, "sending on data stream \(index)", errorText(Int32(-result)))
-    }
-
-    private func stalled(_ what: String) -> TurntableError {
-        isShutDown.load(ordering: .relaxed)
-            ? TurntableError(.cancelled, what, "the stream was shut down")
-            : TurntableError(.line, what, "nothing moved for \(Limits.stallTime)", remedy: "check the line and the target")
-    }
-
-    /// Ends a wait for the line that lasts too long.
-    private struct StallWatch {
-        private let deadline = Clock.now + Limits.stallTime
-        func check(_ sender: TCPFrameSender) throws(TurntableError) {
-            guard Clock.now < deadline, !sender.isShutDown.load(ordering: .relaxed) else {
-                throw sender.stalled("sending on data stream \(sender.index)")
-            }
-        }
     }
 }

@@ -1,4 +1,5 @@
 internal import CTurntableLinux
+public import Protection
 public import Transport
 public import TurntableCore
 public import TurntableLinux
@@ -8,12 +9,20 @@ public import WireFormat
 public final class TCPSourceTransport: SourceTransport {
     private let address: Address
     private let options: LineOptions
+    private let security: LineSecurity
+    /// What the target's certificate must be for.
+    private let peer: String
+    /// Of the attachment that was made last.
+    private let secret = Monitor<(attachment: AttachmentID, secret: SessionSecret)?>(nil)
     /// The control stream's handshake tells the round trip that the data streams are sized to.
     private let measuredRoundTrip = Monitor(Nanoseconds.zero)
 
-    public init(address: Address, options: LineOptions) {
+    /// - Parameter peer: the name or address that the target's certificate must be for; by default that of `address`.
+    public init(address: Address, options: LineOptions, security: LineSecurity, peer: String? = nil) {
         self.address = address
         self.options = options
+        self.security = security
+        self.peer = peer ?? address.host
     }
 
     public func connectControl() throws(TurntableError) -> any ControlChannel {
@@ -23,10 +32,49 @@ public final class TCPSourceTransport: SourceTransport {
         if unsafe tt_tcp_status(socket.rawValue, &information) == 0 {
             measuredRoundTrip.update { $0 = Nanoseconds(Int64(information.rtt_microseconds) * 1000) }
         }
-        try Socket.write(socket, Preface(role: .control).encoded(), what: "greeting \(address)")
-        let control = TCPControlChannel(socket: socket)
-        control.welcome(try Greeting.await(on: control))
+        let preface = Preface(role: .control, protection: security.protection)
+        try Socket.write(socket, preface.encoded(), what: "greeting \(address)")
+        guard case .sealed(let identity) = security else {
+            let control = TCPControlChannel(socket: socket)
+            control.welcome(try Greeting.await(on: control))
+            return control
+        }
+        return try shakeHands(socket, preface, identity)
+    }
+
+    private func shakeHands(
+        _ socket: consuming Descriptor, _ preface: Preface, _ identity: HostIdentity
+    ) throws(TurntableError) -> TLSControlChannel {
+        let control: TLSControlChannel
+        let welcome: Welcome
+        do {
+            control = try TLSControlChannel(socket: socket, as: .source, identity)
+            try checkName(control)
+            welcome = try Greeting.await(on: control)
+        } catch {
+            guard error.kind == .line else { throw error }
+            throw TurntableError(
+                error.kind, error.what, error.why,
+                remedy: "check that the target's `turntable receive` has protection on, and a certificate of an authority that both ends have")
+        }
+        let transcript = SessionSecret.Transcript(
+            preface: preface, welcome: welcome, sourceCertificate: try derBytes(identity.chain[0]),
+            targetCertificate: try derBytes(control.peerCertificate))
+        let (secret, keys) = try SessionSecret.forTarget(transcript)
+        try control.send(.keys(keys))
+        self.secret.update { $0 = (welcome.attachment, secret) }
+        control.name(welcome.attachment)
         return control
+    }
+
+    /// A certificate of a common authority is not enough: it must be the target's own.
+    private func checkName(_ control: TLSControlChannel) throws(TurntableError) {
+        let names = CertificateNames(control.peerCertificate)
+        guard !names.include(peer) else { return }
+        control.shutDown()
+        throw TurntableError(
+            .refused, "greeting the target", "\(address) has the certificate of \(names), not of \(peer)",
+            remedy: "if that is the host it should go to, say so with --peer \(names)")
     }
 
     public func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
@@ -58,10 +106,19 @@ public final class TCPSourceTransport: SourceTransport {
         if granted < wanted {
             notes.append("send buffer \(ByteCount(Int(granted))) of \(ByteCount(wanted)) wanted: raise net.core.wmem_max or run as root")
         }
-        let preface = Preface(role: .data, stream: UInt16(index), attachment: attachment)
-        try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
+        let preface = Preface(role: .data, protection: security.protection, stream: UInt16(index), attachment: attachment)
         let line = describe(socket, granted, notes)
-        return TCPFrameSender(socket: socket, index: index, pages: pages, options: options, line: line)
+        guard case .sealed = security else {
+            try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
+            return TCPFrameSender(socket: StreamSocket(socket, stream: index), pages: pages, options: options, line: line)
+        }
+        guard let secret = secret.read({ $0?.attachment == attachment ? $0?.secret : nil }) else {
+            throw TurntableError(.line, "opening data stream \(index)", "its control stream was replaced by another")
+        }
+        try Socket.write(socket, preface.encoded() + secret.proof(of: preface), what: "opening data stream \(index)")
+        return SealedFrameSender(
+            socket: StreamSocket(socket, stream: index), pages: pages, cipher: FrameCipher(secret.key(forStream: index), for: .sealing),
+            line: line)
     }
 
     private func describe(_ socket: borrowing Descriptor, _ buffer: Int64, _ notes: [String]) -> String {

@@ -35,6 +35,15 @@ public enum Limits {
     /// Migrations that one receiver prepares at once.
     public static let sessions = 64
 
+    /// Frames of one stream that are sealed under one key, at most 256 GiB: well below what AES-GCM bears (RFC 8446, 5.5, scaled).
+    public static let framesPerKey: UInt64 = 1 << 18
+    /// Bytes of a file with keys or certificates.
+    public static let keyFileBytes = 256 << 10
+    /// Bytes of a host's name in its certificate.
+    public static let hostNameBytes = 64
+    /// Control messages from a peer that nobody has read yet, at most; then the connection is not read.
+    public static let unreadControlBytes = 4 << 20
+
     /// A peer that connects says what it wants within this time.
     public static let helloTime = Nanoseconds.seconds(10)
     /// The target starts the machine's shell and prepares its memory within this time.

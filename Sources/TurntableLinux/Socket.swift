@@ -237,6 +237,16 @@ public enum Socket {
     }
 }
 
+/// The 4 or 16 bytes of an IPv4 or IPv6 address; nil if `text` is none.
+public func addressBytes(_ text: String) -> [UInt8]? {
+    for (family, count) in [(AF_INET, 4), (AF_INET6, 16)] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        let result = unsafe bytes.withUnsafeMutableBytes { unsafe inet_pton(family, text, $0.baseAddress) }
+        if result == 1 { return bytes }
+    }
+    return nil
+}
+
 /// One answer of getaddrinfo, copied out of its list.
 private struct ResolvedAddress {
     var storage: sockaddr_storage

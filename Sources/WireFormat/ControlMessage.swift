@@ -3,7 +3,7 @@
 //   message = bodyBytes u32 (at most Limits.controlBodyBytes) | type u16 | 0 u16 | body
 //
 // Order, source (S) and target (T):
-//   S preface ─ T Welcome ─ S Offer ─ T Offered | Refused ─ page frames on the data streams, with S Ping / T Pong
+//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Offered | Refused ─ page frames on the data streams, with S Ping / T Pong
 //   meanwhile ─ S pauses the machine, last page frames, device-state frames ─ S Handoff ─ T Committed | Refused
 //   ─ S Digests ─ T Verified
 //
@@ -31,13 +31,15 @@ public enum ControlMessage: Equatable, Sendable {
     case verified(Verified)
     case query(Query)
     case resolution(Resolution)
+    case keys(Keys)
 }
 
 extension ControlMessage {
     public static let headerBytes = 8
 
     enum Kind: UInt16, CaseIterable {
-        case welcome = 1, offer, offered, refused, ping, pong, handoff, committed, abort, digests, verified, query, resolution
+        case welcome = 1, offer, offered, refused, ping, pong, handoff, committed, abort, digests, verified, query, resolution,
+            keys
     }
 
     /// The message with its header, ready to send.
@@ -62,6 +64,7 @@ extension ControlMessage {
         case .verified(let verified): kind = body.append(verified, .verified)
         case .query(let query): kind = body.append(query, .query)
         case .resolution(let resolution): kind = body.append(resolution, .resolution)
+        case .keys(let keys): kind = body.append(keys, .keys)
         }
         var message = MessageWriter()
         message.append(UInt32(body.bytes.count))
@@ -108,6 +111,7 @@ extension ControlMessage {
             case .verified: .verified(try Verified(from: &reader))
             case .query: .query(try Query(from: &reader))
             case .resolution: .resolution(try Resolution(from: &reader))
+            case .keys: .keys(try Keys(from: &reader))
             }
         try reader.end()
         return message

@@ -12,18 +12,45 @@ public struct Welcome: Equatable, Sendable, MessageBody {
     public var version: UInt16
     /// What the data streams of this connection must name.
     public var attachment: AttachmentID
-    public init(version: UInt16, attachment: AttachmentID) {
+    /// A fresh public key that the secret of this attachment is agreed on with; empty on a line without protection.
+    public var keyShare: [UInt8]
+    public init(version: UInt16 = Preface.version, attachment: AttachmentID, keyShare: [UInt8] = []) {
         self.version = version
         self.attachment = attachment
+        self.keyShare = keyShare
     }
 
     init(from reader: inout MessageReader) throws(WireError) {
         version = try reader.read()
         attachment = try reader.readID()
+        keyShare = try reader.readBytes(atMost: Keys.mostBytes)
     }
     func write(to writer: inout MessageWriter) {
         writer.append(version)
         writer.append(attachment)
+        writer.append(bytes: keyShare)
+    }
+}
+
+/// The source's answer to the key share: with it both ends know the secret of the attachment (Protection/SessionSecret.swift).
+public struct Keys: Equatable, Sendable, MessageBody {
+    static let mostBytes = 64
+
+    /// A key encapsulated for the target's key share.
+    public var encapsulated: [UInt8]
+    public var nonce: [UInt8]
+    public init(encapsulated: [UInt8], nonce: [UInt8]) {
+        self.encapsulated = encapsulated
+        self.nonce = nonce
+    }
+
+    init(from reader: inout MessageReader) throws(WireError) {
+        encapsulated = try reader.readBytes(atMost: Self.mostBytes)
+        nonce = try reader.readBytes(atMost: Self.mostBytes)
+    }
+    func write(to writer: inout MessageWriter) {
+        writer.append(bytes: encapsulated)
+        writer.append(bytes: nonce)
     }
 }
 

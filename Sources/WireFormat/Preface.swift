@@ -1,6 +1,11 @@
 // The first 32 bytes of every connection, from the side that connects. All integers are little-endian.
 //
-//   preface = magic "TURNTBL\n" | lowestVersion u16 | highestVersion u16 | role u16 | stream u16 | attachment (16 bytes)
+//   preface = magic "TURNTBL\n" | lowestVersion u16 | highestVersion u16 | role u8 | protection u8 | stream u16
+//             | attachment (16 bytes)
+//
+// What follows on a protected line: on a control stream TLS 1.3, in which all else happens; on a data stream a proof that
+// whoever connects belongs to the attachment (Protection/SessionSecret.swift). The target refuses a line that is not
+// protected as it wants lines to be, so nobody between the ends can talk them out of it.
 //
 // Version rule: the target answers a control preface with the highest version both speak (Welcome), or refuses. A version
 // changes whenever bytes mean something new; there are no silent extensions.
@@ -8,9 +13,17 @@
 internal import TurntableCore
 
 /// What a connection is for.
-public enum ConnectionRole: UInt16, Sendable {
+public enum ConnectionRole: UInt8, Sendable {
     case control = 0
     case data = 1
+}
+
+/// How a line is protected.
+public enum LineProtection: UInt8, Sendable {
+    /// Not at all: for a line that nobody else can reach. Both ends must ask for it.
+    case none = 0
+    /// Control streams in TLS 1.3 with both certificates, data streams in AES-256-GCM.
+    case sealed = 1
 }
 
 /// 128 random bits that name something: nobody joins it by guessing.
@@ -67,15 +80,17 @@ public struct Preface: Equatable, Sendable {
     public var lowestVersion: UInt16
     public var highestVersion: UInt16
     public var role: ConnectionRole
+    public var protection: LineProtection
     public var stream: UInt16
     /// Of a data stream: what Welcome named. None on a control stream.
     public var attachment: AttachmentID
 
     public init(
-        role: ConnectionRole, stream: UInt16 = 0, attachment: AttachmentID = .none, lowestVersion: UInt16 = version,
-        highestVersion: UInt16 = version
+        role: ConnectionRole, protection: LineProtection = .none, stream: UInt16 = 0, attachment: AttachmentID = .none,
+        lowestVersion: UInt16 = version, highestVersion: UInt16 = version
     ) {
         self.role = role
+        self.protection = protection
         self.stream = stream
         self.attachment = attachment
         self.lowestVersion = lowestVersion
@@ -88,6 +103,7 @@ public struct Preface: Equatable, Sendable {
         writer.append(lowestVersion)
         writer.append(highestVersion)
         writer.append(role.rawValue)
+        writer.append(protection.rawValue)
         writer.append(stream)
         writer.append(attachment.high)
         writer.append(attachment.low)
@@ -101,15 +117,20 @@ public struct Preface: Equatable, Sendable {
         }
         let lowest: UInt16 = try reader.read()
         let highest: UInt16 = try reader.read()
-        let rawRole: UInt16 = try reader.read()
+        let rawRole: UInt8 = try reader.read()
         guard let role = ConnectionRole(rawValue: rawRole) else {
             throw WireError(.unknownKind, value: UInt64(rawRole), limit: 1, offset: 12)
+        }
+        let rawProtection: UInt8 = try reader.read()
+        guard let protection = LineProtection(rawValue: rawProtection) else {
+            throw WireError(.unknownKind, value: UInt64(rawProtection), limit: 1, offset: 13)
         }
         let stream: UInt16 = try reader.read()
         guard stream < Limits.streams else { throw WireError(.tooMany, value: UInt64(stream), limit: UInt64(Limits.streams), offset: 14) }
         let attachment = AttachmentID(high: try reader.read(), low: try reader.read())
         try reader.end()
-        return Preface(role: role, stream: stream, attachment: attachment, lowestVersion: lowest, highestVersion: highest)
+        return Preface(
+            role: role, protection: protection, stream: stream, attachment: attachment, lowestVersion: lowest, highestVersion: highest)
     }
 
     /// The highest version that both this preface and this build speak.

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Hypervisors
 import MigrationEngine
+import Protection
 import TurntableCore
 import TurntableLinux
 
@@ -26,6 +27,42 @@ struct StateDirectoryOption: ParsableArguments {
 
     var directory: StateDirectory { StateDirectory(path) }
     func journals() throws(TurntableError) -> Journals { try directory.journals() }
+}
+
+/// How the line between the hosts is protected.
+struct ProtectionOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Directory with this host's key and certificate, as `turntable keys` makes them; also $TURNTABLE_KEYS.", valueName: "directory"))
+    var keys: String = environmentValue("TURNTABLE_KEYS") ?? "/etc/turntable"
+    @Option(
+        help: ArgumentHelp(
+            "sealed (TLS 1.3 and AES-256-GCM), or none: for a line that nobody else can reach, and only if both ends say so.",
+            valueName: "kind"))
+    var protection = "sealed"
+
+    func security() throws(TurntableError) -> LineSecurity {
+        switch protection {
+        case "sealed": return .sealed(try HostIdentity(directory: keys))
+        case "none": return .none
+        default: throw TurntableError(.usage, "--protection \(protection)", "it must be sealed or none")
+        }
+    }
+}
+
+extension LineSecurity {
+    /// Signs as this host; nobody signs on a line without protection.
+    var sign: @Sendable ([UInt8]) -> [UInt8] {
+        guard case .sealed(let identity) = self else { return { _ in [] } }
+        // A statement without a signature is not believed, so nothing is lost by it.
+        return { (try? Statement.sign($0, as: identity)) ?? [] }
+    }
+
+    /// Whether a statement is signed by the host that `name` is.
+    func believes(from name: String) -> @Sendable ([UInt8], [UInt8]) -> Bool {
+        guard case .sealed(let identity) = self else { return { _, _ in true } }
+        return { Statement.signer(of: $0, $1, authorities: identity.authorities)?.include(name) ?? false }
+    }
 }
 
 struct ByteCountOption: ExpressibleByArgument {

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Hypervisors
 import MigrationEngine
+import Protection
 import Transport
 import TransportTCP
 import TurntableCore
@@ -18,15 +19,21 @@ struct ReceiveCommand: ParsableCommand {
             it with `turntable run --incoming` and name its monitor with --qmp. Received machines outlive this command.
 
             EXAMPLES
-              turntable receive --listen 10.5.0.2 --allow-path /srv/images
+              turntable receive --listen 10.5.0.2 --allow-path /srv/images --allow-peer alpha.example
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
               turntable receive --once --qmp /run/turntable/web/qmp.sock
             """)
 
     @Option(
         help: ArgumentHelp(
-            "Address to listen on; give that of the line between the hosts. Nothing is encrypted yet.", valueName: "address:port"))
-    var listen = "127.0.0.1:\(defaultPort)"
+            "Address to listen on. Default: all of this host's; with --protection none only 127.0.0.1.", valueName: "address:port"))
+    var listen: String?
+    @Option(
+        name: .customLong("allow-peer"),
+        help: ArgumentHelp(
+            "A host that may send here, as its certificate names it; repeatable. Default: all whom an authority in --keys vouches for.",
+            valueName: "host"))
+    var allowPeers: [String] = []
     @Flag(help: "End after one machine, with its outcome as exit code.")
     var once = false
     @Option(
@@ -44,6 +51,7 @@ struct ReceiveCommand: ParsableCommand {
         help: ArgumentHelp("How long to keep what has come of a machine whose line is cut; the source may ask for less.", valueName: "time")
     )
     var resumeWindow = TimeOption(Limits.resumeWindow)
+    @OptionGroup var protection: ProtectionOptions
     @OptionGroup var runDirectory: RunDirectoryOption
     @OptionGroup var stateDirectory: StateDirectoryOption
     @Argument(parsing: .postTerminator, help: "QEMU and its arguments for the machine that comes, after --.")
@@ -51,6 +59,7 @@ struct ReceiveCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors(json: json) {
+            let listen = listen ?? (protection.protection == "none" ? "127.0.0.1:\(defaultPort)" : "0.0.0.0:\(defaultPort)")
             guard let address = Address(parsing: listen, defaultPort: defaultPort) else {
                 throw TurntableError(.usage, "--listen \(listen)", "it is no address:port")
             }
@@ -58,9 +67,11 @@ struct ReceiveCommand: ParsableCommand {
             guard once || (qmp == nil && command.isEmpty) else {
                 throw TurntableError(.usage, "receive", "one command or monitor serves one machine", remedy: "add --once")
             }
+            let security = try protection.security()
             let printer = EventPrinter(json: json)
             var options = TargetOptions()
             options.resumeWindow = resumeWindow.value
+            options.sign = security.sign
             let reception = Reception(
                 host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()),
                 journals: try stateDirectory.journals(),
@@ -76,7 +87,7 @@ struct ReceiveCommand: ParsableCommand {
             Signals.onInterrupt { _ in reception.interrupt() }
             // After the signals' thread, and before any machine is started.
             Signals.ignoreChildren()
-            let transport = try TCPTargetTransport(listening: address) { printer.note("turned away \($0)") }
+            let transport = try TCPTargetTransport(listening: address, security: security, allowedPeers: allowPeers) { printer.note("turned away \($0)") }
             printer.listening(Address(host: address.host, port: transport.port))
             try reception.serve(transport)
         }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import MigrationEngine
+import Protection
 import Transport
 import TransportTCP
 import TurntableCore
@@ -22,6 +23,8 @@ struct ResolveCommand: ParsableCommand {
 
     @Argument(help: "The machine.") var machine: String
     @Flag(help: "Print one JSON object.") var json = false
+    @Option(help: ArgumentHelp("As `turntable send` was told.", valueName: "host")) var peer: String?
+    @OptionGroup var protection: ProtectionOptions
     @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
@@ -69,7 +72,9 @@ struct ResolveCommand: ParsableCommand {
             return ("UNKNOWN", "it was handed off, and the journal does not say to whom; do not let it run here")
         }
         do throws(TurntableError) {
-            let control = try TCPSourceTransport(address: address, options: LineOptions()).connectControl()
+            let security = try protection.security()
+            let control = try TCPSourceTransport(address: address, options: LineOptions(), security: security, peer: peer)
+                .connectControl()
             defer { control.shutDown() }
             try control.send(.query(Query(machine: machine, epoch: epoch, session: offer.session)))
             guard case .resolution(let resolution)? = try control.receive(within: Limits.helloTime), resolution.epoch == epoch else {

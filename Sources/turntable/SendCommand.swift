@@ -19,7 +19,8 @@ struct SendCommand: ParsableCommand {
             EXAMPLES
               turntable send web target.example
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
-              turntable send web 10.5.0.2:4906 --streams 4 --json
+              turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
+              turntable send web 10.5.0.2:4906 --protection none      (a line of your own, and the target says so too)
             """)
 
     @Argument(help: "The machine, as `turntable status` lists it.") var machine: String
@@ -49,7 +50,11 @@ struct SendCommand: ParsableCommand {
         help: ArgumentHelp(
             "before, after or off: when the target's memory is compared with the source's. Before the machine runs costs blackout.",
             valueName: "when")) var verify = "after"
+    @Option(
+        help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
+    var peer: String?
     @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var protection: ProtectionOptions
     @OptionGroup var stateDirectory: StateDirectoryOption
     @OptionGroup var runDirectory: RunDirectoryOption
 
@@ -85,6 +90,8 @@ struct SendCommand: ParsableCommand {
             options.resumeWindow = resumeWindow.value
             options.verification = try verification()
             options.peer = "\(address)"
+            let security = try protection.security()
+            options.believes = security.believes(from: peer ?? address.host)
 
             let printer = EventPrinter(json: json)
             // Before anything is asked of its monitor, which has one user at a time.
@@ -96,7 +103,8 @@ struct SendCommand: ParsableCommand {
             let source = try QEMUSourceMachine(
                 machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
             let migration = SourceMigration(
-                machine: source, transport: TCPSourceTransport(address: address, options: line), journals: try stateDirectory.journals(),
+                machine: source, transport: TCPSourceTransport(address: address, options: line, security: security, peer: peer),
+                journals: try stateDirectory.journals(),
                 options: options
             ) { printer.source($0) }
             Signals.onInterrupt { _ in

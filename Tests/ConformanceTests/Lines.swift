@@ -1,5 +1,6 @@
 internal import CTurntableLinux
 internal import Glibc
+internal import Protection
 internal import TestSupport
 internal import Testing
 internal import Transport
@@ -24,10 +25,13 @@ struct LineKind: Sendable, CustomTestStringConvertible {
             }
         }
         + [LineKind(testDescription: "tcp, sending as it finds best", streams: 2) { try TCPLine(nil, streams: 2) }]
+        + [1, 4].map { streams in
+            LineKind(testDescription: "tcp sealed, \(streams) streams", streams: streams) { try TCPLine(nil, streams: streams, isSealed: true) }
+        }
 
-    /// Where the way of sending does not matter.
+    /// Where the way of sending does not matter, and a stranger can write what a source would: not on a sealed line.
     static let receiving: [LineKind] = all.filter {
-        $0.streams == 1 && !$0.testDescription.contains("spliced") && !$0.testDescription.contains("zero")
+        $0.streams == 1 && !["spliced", "zero", "sealed"].contains(where: $0.testDescription.contains)
     }
 }
 
@@ -81,17 +85,22 @@ final class TCPLine: Line {
     private let options: LineOptions
     private let listening: TCPTargetTransport
     private let strangers = Monitor(0)
+    private let security: LineSecurity
     let source: any SourceTransport
     var target: any TargetTransport { listening }
     var turnedAway: Int { strangers.read { $0 } }
 
-    init(_ method: SendMethod?, streams: Int) throws {
+    init(_ method: SendMethod?, streams: Int, isSealed: Bool = false) throws {
+        security = isSealed ? .sealed(try Identities.shared.alpha) : .none
         var options = LineOptions()
         options.sendMethod = method
         options.streams = streams
         self.options = options
-        listening = try TCPTargetTransport(listening: Self.anyPort) { [strangers] _ in strangers.update { $0 += 1 } }
-        source = TCPSourceTransport(address: Address(host: "127.0.0.1", port: listening.port), options: options)
+        listening = try TCPTargetTransport(
+            listening: Self.anyPort, security: isSealed ? .sealed(try Identities.shared.beta) : .none
+        ) { [strangers] _ in strangers.update { $0 += 1 } }
+        source = TCPSourceTransport(
+            address: Address(host: "127.0.0.1", port: listening.port), options: options, security: security, peer: "beta.test")
     }
 
     func stranger() throws -> any RawConnection {
@@ -106,7 +115,8 @@ final class TCPLine: Line {
             try Socket.listen(on: Self.anyPort) { (socket: borrowing Descriptor) throws(TurntableError) in
                 try checked(tt_set_receive_buffer(socket.rawValue, 64 << 10), "sizing a small buffer")
             })
-        let source = TCPSourceTransport(address: Address(host: "127.0.0.1", port: Socket.localPort(listener.socket)), options: options)
+        let source = TCPSourceTransport(
+            address: Address(host: "127.0.0.1", port: Socket.localPort(listener.socket)), options: options, security: .none)
         return (
             source,
             accept: {

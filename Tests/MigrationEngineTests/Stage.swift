@@ -151,6 +151,7 @@ final class Stage: @unchecked Sendable {
 /// A control stream whose messages a test sees and changes.
 final class StagedChannel: ControlChannel {
     var attachment: AttachmentID { inner.attachment }
+    var peerName: String { inner.peerName }
     private let inner: any ControlChannel
     private let sending: @Sendable (ControlMessage) -> [ControlMessage]
     private let receiving: @Sendable (ControlMessage) -> [ControlMessage]

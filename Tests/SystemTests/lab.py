@@ -3,7 +3,9 @@
 A Lab owns everything that one test starts, in a directory of its own. Its end checks that nothing is left of it and removes
 what is: processes by number, and only those that name the lab's directory.
 """
+import atexit
 import contextlib
+import functools
 import json
 import mmap
 import os
@@ -28,6 +30,18 @@ PATTERN = str(GUESTS / "pattern.elf")
 PAGE_BYTES = 4096
 WAIT_SECONDS = 20  # for anything that a machine or a program of ours does; twice what a loaded computer needs
 ACCELERATORS = {"tcg": ["-accel", "tcg"], "kvm": ["-accel", "kvm", "-cpu", "qemu64"], "kvm, no clock": ["-accel", "kvm", "-cpu", "qemu64,kvmclock=off"]}
+
+
+@functools.cache
+def keys():
+    """A directory with the keys of the hosts "source" and "target", made by the real command; it goes when the tests end."""
+    directory = Path(tempfile.mkdtemp(prefix="tt-keys-", dir="/tmp"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    run(TURNTABLE, "keys", "authority", "--in", directory / "authority")
+    for side, *addresses in (("source", "10.5.0.1"), ("target", "127.0.0.1", "10.5.0.2"), ("third", "127.0.0.1")):
+        more = [word for address in addresses for word in ("--address", address)]
+        run(TURNTABLE, "keys", "host", f"{side}.test", "--authority", directory / "authority", "--in", directory / side, *more)
+    return directory
 
 
 class Timeout(AssertionError):
@@ -59,7 +73,16 @@ class Program:
         if "--run-dir" in self.arguments:
             # Each side is a host of its own: its journals lie beside its machines.
             side = self.arguments[self.arguments.index("--run-dir") + 1]
-            environment = {"TURNTABLE_STATE_DIR": f"{side}-state", **(environment or {})}
+            host = side.rsplit("-", 1)[-1]
+            keys_directory = keys() / (host if host in ("source", "target") else "third")
+            if user:
+                # Its own copy: a key that others may read is refused.
+                own = Path(tempfile.mkdtemp(dir=lab.directory)) / "keys"
+                shutil.copytree(keys_directory, own)
+                for path in (own.parent, own, *own.iterdir()):
+                    os.chown(path, user, user)
+                keys_directory = own
+            environment = {"TURNTABLE_STATE_DIR": f"{side}-state", "TURNTABLE_KEYS": str(keys_directory), **(environment or {})}
         self.process = subprocess.Popen(
             [*prefix, *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             errors="replace", cwd=lab.directory, env={**os.environ, **(environment or {})}, start_new_session=True)
@@ -250,6 +273,8 @@ class Lab:
         self.directory = Path(tempfile.mkdtemp(prefix="tt-", dir="/tmp"))
         self.directory.chmod(0o755)
         self.programs, self.machines, self.descriptors, self.namespaces = [], [], [], []
+        # What send and receive are told of protection: by default nothing, so that they are protected.
+        self.protection = []
 
     # --- Programs
 
@@ -325,7 +350,7 @@ class Lab:
     def receiver(self, *arguments, side="target", address="127.0.0.1:0", once=True, **options):
         """A receiver, and where it listens."""
         program = self.turntable(
-            "receive", *(["--once"] if once else []), "--json", "--listen", address, "--run-dir", self.run_directory(side), *arguments, **options)
+            "receive", *(["--once"] if once else []), "--json", "--listen", address, "--run-dir", self.run_directory(side), *self.protection, *arguments, **options)
         program.address = program.wait_event("listening")["address"]
         return program
 
@@ -333,7 +358,7 @@ class Lab:
         return self.receiver("--", *self.command(side, name, **details), side=side, once=once, address=address, namespace=namespace)
 
     def sender(self, address, *arguments, name="m", side="source", **options):
-        return self.turntable("send", name, address, "--json", "--run-dir", self.run_directory(side), *arguments, **options)
+        return self.turntable("send", name, address, "--json", "--run-dir", self.run_directory(side), *self.protection, *arguments, **options)
 
     def status(self, name="m", side="source"):
         program = self.turntable("status", name, "--json", "--run-dir", self.run_directory(side))

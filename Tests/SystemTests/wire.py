@@ -14,8 +14,8 @@ CONTROL, DATA = 0, 1
 SESSION = bytes(range(16))
 
 
-def preface(role=CONTROL, stream=0, attachment=bytes(16), lowest=1, highest=1, magic=MAGIC):
-    return magic + struct.pack("<HHHH", lowest, highest, role, stream) + attachment
+def preface(role=CONTROL, stream=0, attachment=bytes(16), protection=0, lowest=1, highest=1, magic=MAGIC):
+    return magic + struct.pack("<HHBBH", lowest, highest, role, protection, stream) + attachment
 
 
 def message(kind, body=b"", length=None):
@@ -45,7 +45,7 @@ def handoff(frames, device_bytes=0, epoch=2):
 
 
 def welcome(version=1):
-    return message(WELCOME, struct.pack("<H", version) + bytes(range(16)))
+    return message(WELCOME, struct.pack("<H", version) + bytes(range(16)) + struct.pack("<I", 0))
 
 
 def refused(reason):

@@ -42,7 +42,8 @@ struct TidyTests {
         "TurntableLinux": ["TurntableCore", "CTurntableLinux"],
         "WireFormat": ["TurntableCore"],
         "Transport": ["TurntableCore", "TurntableLinux", "WireFormat"],
-        "TransportTCP": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "CTurntableLinux"],
+        "Protection": ["TurntableCore", "TurntableLinux", "WireFormat", "CTurntableCipher"],
+        "TransportTCP": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection", "CTurntableLinux"],
         "TransportVerbs": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "CTurntableLinux", "CTurntableVerbs"],
         "BlockDelta": ["TurntableCore", "TurntableLinux", "CTurntableLinux"],
         // Knows no hypervisor and no socket by name.
@@ -51,10 +52,10 @@ struct TidyTests {
         "ControlShim": ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-            "Hypervisors", "ControlShim", "CTurntableLinux",
+            "Hypervisors", "ControlShim", "Protection", "CTurntableLinux",
         ],
     ]
-    static let ours = Set(mayImport.keys).union(["CTurntableLinux", "CTurntableVerbs", "TestSupport"])
+    static let ours = Set(mayImport.keys).union(["CTurntableLinux", "CTurntableCipher", "CTurntableVerbs", "TestSupport"])
     /// What the pure format may use besides: nothing that opens, sleeps or spawns.
     static let pure: Set<String> = ["TurntableCore", "WireFormat"]
 
@@ -162,6 +163,7 @@ struct TidyTests {
         "Hypervisors/QEMU/QEMUSourceMachine.swift",
         "Transport/Loopback.swift", "Transport/LoopbackStreams.swift", "TransportTCP/TCPFrameReceiver.swift",
         "TransportTCP/TCPFrameSender.swift", "TransportTCP/TCPSourceTransport.swift", "TransportTCP/Vectors.swift",
+        "TransportTCP/SealedFrameSender.swift", "TransportTCP/StreamSocket.swift", "Protection/FrameCipher.swift",
         "TurntableCore/PageBitmap.swift", "WireFormat/LittleEndian.swift",
     ]
     static let mayBeUnsafeThroughout = ["TurntableLinux", "TransportVerbs", "BlockDelta"]

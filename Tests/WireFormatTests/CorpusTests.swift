@@ -36,7 +36,7 @@ struct CorpusTests {
                 rest = rest.dropFirst(8 + length)
             }
         }
-        #expect(kinds == Set(1...13))
+        #expect(kinds == Set(1...14))
     }
 
     @Test func frames() throws {

@@ -45,7 +45,7 @@ extension SeededGenerator {
     /// A message of each kind.
     mutating func messages() -> [ControlMessage] {
         [
-            .welcome(Welcome(version: number(), attachment: identifier())),
+            .welcome(Welcome(version: number(), attachment: identifier(), keyShare: bytes(Int.random(in: 0...64, using: &self)))),
             .offer(offer()),
             .offered(Offered(epoch: Epoch(number()), host: identifier(), received: counts(Limits.streams))),
             .refused(
@@ -75,12 +75,14 @@ extension SeededGenerator {
                 Resolution(
                     epoch: Epoch(number()), host: identifier(), state: Resolution.State.allCases.randomElement(using: &self)!,
                     detail: text(atMost: Limits.reasonBytes), signature: bytes(Int.random(in: 0...200, using: &self)))),
+            .keys(Keys(encapsulated: bytes(Int.random(in: 0...64, using: &self)), nonce: bytes(Int.random(in: 0...64, using: &self)))),
         ]
     }
 
     mutating func preface() -> Preface {
         Preface(
-            role: Bool.random(using: &self) ? .control : .data, stream: UInt16.random(in: 0..<UInt16(Limits.streams), using: &self),
+            role: Bool.random(using: &self) ? .control : .data, protection: Bool.random(using: &self) ? .none : .sealed,
+            stream: UInt16.random(in: 0..<UInt16(Limits.streams), using: &self),
             attachment: identifier(), lowestVersion: number(), highestVersion: number())
     }
 }

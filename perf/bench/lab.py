@@ -34,6 +34,7 @@ class Line:
     def __init__(self, rate=None, delay="87.5ms", mtu=9000):
         self.process = None
         self.rate, self.delay, self.mtu = rate, delay, mtu
+        self.control = f"/run/ttbench-line-{os.getpid()}.sock"
 
     def __enter__(self):
         for name in HOSTS:
@@ -41,7 +42,8 @@ class Line:
         if self.rate:
             self.process = subprocess.Popen(
                 (LIGHTPATH, "--a", HOSTS[0], "--b", HOSTS[1], "--create", "--replace", "--address-a", f"{ADDRESSES[0]}/30",
-                 "--address-b", f"{ADDRESSES[1]}/30", "--rate", self.rate, "--delay", self.delay, "--mtu", str(self.mtu)),
+                 "--address-b", f"{ADDRESSES[1]}/30", "--rate", self.rate, "--delay", self.delay, "--mtu", str(self.mtu),
+                 "--control", self.control),
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             self.process.stdout.readline()
         else:
@@ -54,6 +56,10 @@ class Line:
                 run("ip", "-n", name, "link", "set", "line", "up")
         return self
 
+    def tell(self, command):
+        """Changes a lightpath while it runs: "cut", "restore", …"""
+        run(LIGHTPATH, "--control", self.control, "--tell", command)
+
     def __exit__(self, *_):
         if self.process:
             self.process.send_signal(signal.SIGTERM)
@@ -62,11 +68,21 @@ class Line:
             subprocess.run(("ip", "netns", "del", name), capture_output=True)
 
 
+def make_keys(directory):
+    """Keys of two hosts, a and b, that know each other."""
+    def keys(*arguments):
+        subprocess.run((TURNTABLE, "keys", *arguments), check=True, stdout=subprocess.DEVNULL)
+    keys("authority", "--in", f"{directory}/authority")
+    for side, address in zip("ab", ADDRESSES):
+        keys("host", side, "--address", address, "--authority", f"{directory}/authority", "--in", f"{directory}/keys-{side}")
+
+
 class Processes:
     """Everything started here ends with the block, however it ends."""
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="ttbench-")
+        make_keys(self.directory)
         self.started = []
         return self
 
@@ -155,21 +171,25 @@ def demo_machine(serial, dirty, working_set, mebibytes=200):
             "-append", f"console=ttyS0 quiet tt.gap=8 tt.dirty={dirty} tt.set={working_set} tt.run=\"probe search\""]
 
 
-def turntable_move(processes, number, qemu, ready, options=(), probed=False):
+def turntable_move(processes, number, qemu, ready, options=(), probed=False, protection="none", watch=lambda event: None):
     """Starts a machine under turntable, moves it, and gives the report, with the processor time from the first page on."""
+    def security(side):
+        return ("--protection", protection, "--keys", processes.path(f"keys-{side}"))
+
     directories = [processes.path(f"run{number}-{side}") for side in "ab"]
     serials = [processes.path(f"serial{number}-{side}") for side in "ab"]
     runner = processes.start(*on(0, TURNTABLE, "run", "--name", "m", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", "--", *qemu(serials[0])))
     wait_for("the guest", lambda: ready(serials[0]))
     receiver = processes.start(
-        *on(1, TURNTABLE, "receive", "--once", "--json", "--listen", f"{ADDRESSES[1]}:4906", "--run-dir", directories[1], "--state-dir", f"{directories[1]}-state", "--", *qemu(serials[1])),
+        *on(1, TURNTABLE, "receive", "--once", "--json", "--listen", f"{ADDRESSES[1]}:4906", "--run-dir", directories[1], "--state-dir", f"{directories[1]}-state", *security("b"), "--", *qemu(serials[1])),
         stdout=subprocess.PIPE)
     receiver.stdout.readline()
-    sender = processes.start(*on(0, TURNTABLE, "send", "m", ADDRESSES[1], "--json", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", *options), stdout=subprocess.PIPE,
+    sender = processes.start(*on(0, TURNTABLE, "send", "m", ADDRESSES[1], "--json", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", *security("a"), *options), stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
     report, before, memory = None, None, {}
     for line in sender.stdout:
         event = json.loads(line)
+        watch(event)
         if event.get("phase") == "copying" and before is None:
             # ip netns exec replaces itself, so these are the programs' own processes.
             before = cpu_seconds(sender.pid) + cpu_seconds(receiver.pid)

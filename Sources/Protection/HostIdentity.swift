@@ -1,0 +1,122 @@
+// Who a host is to its peers: a certificate of an authority that both trust. In a directory,
+//
+//   authority.pem   the authorities' certificates, one or more
+//   host.pem        the host's certificate, then those between it and an authority
+//   host.key        its private key (P-256), for its owner's eyes only
+//
+// all PEM. `turntable keys` makes them for a start; those of an authority that is there already do as well.
+
+public import Crypto
+public import Foundation
+internal import SwiftASN1
+public import TurntableCore
+internal import TurntableLinux
+public import X509
+
+public struct HostIdentity: Sendable {
+    public let authorities: [Certificate]
+    /// The host's own certificate first.
+    public let chain: [Certificate]
+    public let key: P256.Signing.PrivateKey
+
+    public static let authorityFile = "authority.pem"
+    public static let chainFile = "host.pem"
+    public static let keyFile = "host.key"
+
+    /// Reads the identity from a directory.
+    /// - Throws: if a file is missing or is not what it should be, or if others may read the key.
+    public init(directory: String) throws(TurntableError) {
+        let key = try PrivateKeyFile.read("\(directory)/\(Self.keyFile)")
+        let chain = try Self.certificates("\(directory)/\(Self.chainFile)")
+        let authorities = try Self.certificates("\(directory)/\(Self.authorityFile)")
+        guard chain[0].publicKey == Certificate.PublicKey(key.publicKey) else {
+            throw TurntableError(
+                .usage, "reading \(directory)/\(Self.chainFile)", "its certificate is not that of \(Self.keyFile)",
+                remedy: "copy both from where they were made")
+        }
+        let now = Date()
+        guard chain[0].notValidBefore <= now, now <= chain[0].notValidAfter else {
+            throw TurntableError(
+                .usage, "reading \(directory)/\(Self.chainFile)", "it is valid from \(chain[0].notValidBefore) to \(chain[0].notValidAfter)",
+                remedy: "make a new one with `turntable keys host`, or set this host's clock")
+        }
+        self.init(authorities: authorities, chain: chain, key: key)
+    }
+
+    public init(authorities: [Certificate], chain: [Certificate], key: P256.Signing.PrivateKey) {
+        self.authorities = authorities
+        self.chain = chain
+        self.key = key
+    }
+
+    /// The names in its certificate.
+    public var names: CertificateNames { CertificateNames(chain[0]) }
+
+    public var validUntil: Date { chain[0].notValidAfter }
+    /// Whom it is vouched for by, as the certificate says.
+    public var issuer: String { chain[0].issuer.description }
+
+    static func certificates(_ path: String) throws(TurntableError) -> [Certificate] {
+        let text = try readText(path)
+        do {
+            let found = try PEMDocument.parseMultiple(pemString: text).map { try Certificate(pemDocument: $0) }
+            if !found.isEmpty { return found }
+        } catch {
+            throw TurntableError(.usage, "reading \(path)", "it holds something that is no certificate (\(error))")
+        }
+        throw TurntableError(.usage, "reading \(path)", "it holds no certificate")
+    }
+}
+
+/// Small text files.
+func readText(_ path: String) throws(TurntableError) -> String {
+    let remedy = "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
+    guard FileManager.default.fileExists(atPath: path) else {
+        throw TurntableError(.usage, "reading \(path)", "it is not there", remedy: remedy)
+    }
+    let file = try Descriptor.open(path, .read, what: "opening \(path)")
+    var bytes: [UInt8] = []
+    while true {
+        let piece = try Socket.read(file, atMost: 64 << 10, what: "reading \(path)")
+        if piece.isEmpty { break }
+        bytes += piece
+        guard bytes.count <= Limits.keyFileBytes else {
+            throw TurntableError(.usage, "reading \(path)", "it has over \(ByteCount(Limits.keyFileBytes))")
+        }
+    }
+    guard let text = String(validating: bytes, as: UTF8.self) else { throw TurntableError(.usage, "reading \(path)", "it is not PEM text") }
+    return text
+}
+
+/// A private key on disk.
+enum PrivateKeyFile {
+    static func read(_ path: String) throws(TurntableError) -> P256.Signing.PrivateKey {
+        let mode = (try? FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? NSNumber)?.uint16Value
+        if let mode, mode & 0o077 != 0 {
+            throw TurntableError(
+                .usage, "reading \(path)", "others may read it: its mode is \(String(mode, radix: 8)), the most is 600",
+                remedy: "chmod 600 \(path), and make a new key if somebody may have read it")
+        }
+        do { return try P256.Signing.PrivateKey(pemRepresentation: try readText(path)) } catch let error as TurntableError {
+            throw error
+        } catch {
+            throw TurntableError(.usage, "reading \(path)", "it is no P-256 private key in PEM")
+        }
+    }
+
+    /// Writes a key that is not there yet.
+    static func write(_ key: P256.Signing.PrivateKey, to path: String) throws(TurntableError) {
+        try writeNew(key.pemRepresentation + "\n", to: path, mode: 0o600)
+    }
+}
+
+/// Writes a file that must not be there yet.
+func writeNew(_ text: String, to path: String, mode: UInt16) throws(TurntableError) {
+    guard !FileManager.default.fileExists(atPath: path) else {
+        throw TurntableError(.usage, "writing \(path)", "it is there already", remedy: "keep it, or move it away first")
+    }
+    guard FileManager.default.createFile(atPath: path, contents: Data(text.utf8), attributes: [.posixPermissions: NSNumber(value: mode)])
+    else {
+        throw TurntableError(.usage, "writing \(path)", "it cannot be made there", remedy: "check that the directory is there and writable")
+    }
+}
