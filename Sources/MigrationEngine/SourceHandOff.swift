@@ -38,8 +38,10 @@ extension SourceMigration {
             let rest = line.rate.time(for: unsent(senders)) + line.oneWay + machine.deviceCost.load
             guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(now) }
         } catch {
-            // Nothing was handed off: the machine runs on here, if it can.
-            try? letRunOn()
+            // Nothing was handed off: the machine runs on here, or it is said why not.
+            do throws(TurntableError) { try letRunOn() } catch let stuck {
+                throw TurntableError(stuck.kind, stuck.what, "\(stuck.why); before that, \(error)", remedy: stuck.remedy)
+            }
             throw error
         }
         try relinquish(session)
@@ -137,7 +139,7 @@ extension SourceMigration {
             try session.journal.log(session.record(.committed))
             state.update { state in
                 state.right = .committed
-                state.answer = nil
+                state.said = nil
             }
             return committed
         case .refused(let refusal): return try heed(refusal, session)
@@ -165,13 +167,13 @@ extension SourceMigration {
         throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
     }
 
-    /// The machine is the target's: compares memory if that is wanted, and lets its remains go.
+    /// The machine is the target's: compares memory if that is wanted and the target is there, and lets its remains go.
     func finish(_ session: SourceSession, _ committed: Committed, _ senders: [StripeSender]) -> MigrationReport {
         enter(.completed)
         for sender in senders { sender.start(.flush) }
         // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
         for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
-        if options.verification != .off { session.verification = verify(session) }
+        if options.verification != .off, state.read({ $0.control != nil }) { session.verification = verify(session) }
         let differs = (session.verification?.stripesDiffering ?? 0) > 0
         if !differs { machine.discard() }
         let report = makeReport(session, committed, senders)

@@ -81,8 +81,7 @@ public final class TargetMigration: Sendable {
         }
         guard let older else { return false }
         older.waiting?.end()
-        // Its line is dead, whether or not that was seen here already.
-        older.served?.fail(TurntableError(.line, "the source", "it came back over another line"))
+        older.served?.replace()
         return true
     }
 
@@ -210,9 +209,10 @@ public final class TargetMigration: Sendable {
                         .protocol, "data stream \(stream)", "it has \(arrival.received(stream)) frames, the hand-off says \(count)"))
             }
             if handoff.frames.enumerated().allSatisfy({ arrival.received($0) == $1 }) { return .success(()) }
-            // The source may be gone by now: what it sent before counts.
+            // The source may be gone by now: what it sent before counts, as long as a stream may still deliver it.
             let lost = state.streamEnds.first { arrival.received($0.key) < handoff.frames[$0.key] }
-            return (state.failure ?? lost?.value).map { .failure($0) }
+            let breach = state.isReplaced || state.failure?.kind != .line ? state.failure : nil
+            return (breach ?? lost?.value).map { .failure($0) }
         }
         guard let complete else {
             throw TurntableError(.line, "waiting for the last pages", "they did not come within \(options.waits.stall)")
