@@ -4,6 +4,8 @@ A Lab owns everything that one test starts, in a directory of its own. Its end c
 what is: processes by number, and only those that name the lab's directory.
 """
 import contextlib
+import functools
+import itertools
 import json
 import mmap
 import os
@@ -127,6 +129,19 @@ class Program:
     def transcript(self):
         return "\n".join([" ".join(self.arguments), *self.output[-15:], *self.errors[-15:]])
 
+    def wait_frozen(self):
+        """Until it stands where `freezing` told it to."""
+        def is_frozen():
+            assert self.process.poll() is None, f"it ended before it came there\n{self.transcript()}"
+            return Path(f"/proc/{self.number}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        try:
+            wait_for("the instant to freeze at", is_frozen)
+        except Timeout as error:
+            raise Timeout(f"{error}\n{self.transcript()}") from None
+
+    def thaw(self):
+        self.signal(signal.SIGCONT)
+
 
 class Monitor:
     """A QMP client of its own, beside Turntable's."""
@@ -246,6 +261,8 @@ class Lease:
 
 
 class Lab:
+    numbers = itertools.count()  # of namespaces, over all labs
+
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="tt-", dir="/tmp"))
         self.directory.chmod(0o755)
@@ -267,14 +284,14 @@ class Lab:
         program.signal(signal.SIGKILL)
         assert program.wait() == -signal.SIGKILL, program.transcript()
 
-    def restart(self, program):
+    def restart(self, program, **changes):
         """The same command again, after its end; a receiver listens where it did."""
         assert program.process.poll() is not None, "it has not ended"
         arguments = list(program.arguments)
         address = getattr(program, "address", None)
         if address:
             arguments[arguments.index("--listen") + 1] = address
-        again = self.start(*arguments, **program.options)
+        again = self.start(*arguments, **{**program.options, **changes})
         if address:
             again.address = again.wait_event("listening")["address"]
         return again
@@ -340,11 +357,27 @@ class Lab:
         code = program.wait()
         return json.loads(program.output[0]) if code == 0 else None
 
+    def ask(self, command, side, name="m", **options):
+        """What `resolve` or `journal` says there: objects, one for each line."""
+        program = self.turntable(
+            command, name, "--json", environment={"TURNTABLE_STATE_DIR": f"{self.run_directory(side)}-state"}, **options)
+        code = program.wait()
+        return [json.loads(line) for line in program.output] if code == 0 else []
+
+    def resolve(self, side="source", **options):
+        """One word on who has the right to run, and its explanation."""
+        answer = self.ask("resolve", side, **options)[0]
+        return answer["state"], answer["text"]
+
+    def journal(self, side, epoch=2):
+        """The kinds of that end's records about an epoch, in order."""
+        return [record["kind"] for record in self.ask("journal", side) if record["role"] == side and record["epoch"] == epoch]
+
     # --- Lines
 
     def lightpath(self, rate="1gbit", delay="5ms", **options):
         """Two namespaces, 10.5.0.1 and 10.5.0.2, with a long line between them."""
-        ends = [f"tt{os.getpid()}{side}{len(self.namespaces)}" for side in "ab"]
+        ends = [f"tt{os.getpid()}{side}{next(self.numbers)}" for side in "ab"]
         self.namespaces += ends
         more = [word for key, value in options.items() for word in (f"--{key}", value)]
         self.line = self.start(
@@ -354,7 +387,7 @@ class Lab:
         return ends
 
     def namespace(self):
-        name = f"tt{os.getpid()}n{len(self.namespaces)}"
+        name = f"tt{os.getpid()}n{next(self.numbers)}"
         self.namespaces.append(name)
         run("ip", "netns", "add", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
@@ -424,6 +457,20 @@ class Lab:
                     subprocess.run(["ip", "netns", "del", name], check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
         return problems
+
+
+@functools.cache
+def freezer():
+    """The library that freezes a program at a write: see freeze.c."""
+    directory = tempfile.TemporaryDirectory(prefix="tt-freeze-")
+    library = Path(directory.name) / "freeze.so"
+    run("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("freeze.c"))
+    return directory, library
+
+
+def freezing(when, data):
+    """An environment in which turntable stops before, within or after its first write of these bytes."""
+    return {"LD_PRELOAD": str(freezer()[1]), "TURNTABLE_FREEZE": f"{when} {data.hex()}"}
 
 
 def run(*command):
