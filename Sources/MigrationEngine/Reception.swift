@@ -183,7 +183,7 @@ public final class Reception: Sendable {
         }
         if let live {
             return Resolution(
-                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .unknown,
+                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .waiting,
                 detail: live.isCommitted ? "it runs" : "it waits for the source to go on (`turntable send` there)")
         }
         defer { state.update { $0.resolving.remove(query.session) } }
@@ -212,12 +212,12 @@ public struct TargetResolver: Sendable {
         switch history.target(query.epoch) {
         case .owning: return answer(.committed, "the machine is this host's")
         case .refused:
-            let record = history.records(of: .target, query.epoch).last { $0.kind == .refused || $0.kind == .fenced }
+            let record = history.records(of: .target, query.epoch).last { $0.kind == .refused }
             return answer(.refused, record?.detail ?? "", record?.signature ?? [])
         case .offered where !history.mayRefuse(query.epoch):
             return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it; nothing of it runs now")
         case .offered where host.isWaiting(query.machine, query.session):
-            return answer(.unknown, "what it has of the machine waits here for the source to go on (`turntable send` there)")
+            return answer(.waiting, "what it has of the machine waits here for the source to go on (`turntable send` there)")
         case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")
         case .offered:
             // It never ran here; and once this is durable it never will.

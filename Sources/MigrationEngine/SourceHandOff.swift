@@ -136,7 +136,8 @@ extension SourceMigration {
         switch answer {
         case .committed(let committed) where committed.epoch == session.epoch:
             // Not durable, not known: the ledger still says how to ask again.
-            try session.journal.log(session.record(.committed))
+            guard try session.journal.settle(session.record(.committed)) == .committed else { throw isFenced(session) }
+            try session.journal.sync()
             state.update { state in
                 state.right = .committed
                 state.said = nil
@@ -160,11 +161,19 @@ extension SourceMigration {
             throw TurntableError(
                 .line, "the target", "it refused epoch \(refusal.epoch.value) instead of \(session.epoch.value): \(refusal.reason)")
         }
-        try session.journal.log(session.record(.refused, detail: refusal.reason, signature: refusal.signature))
+        let stands = try session.journal.settle(session.record(.refused, detail: refusal.reason, signature: refusal.signature))
+        guard stands.letsMemoryRun else { throw isFenced(session) }
         state.update { $0.right = .reclaimed }
         try machine.reclaim(session.epoch.next)
         try machine.resume()
         throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
+    }
+
+    /// Whichever of an answer and a fence is on record first counts for good.
+    private func isFenced(_ session: SourceSession) -> TurntableError {
+        TurntableError(
+            .relinquished, "the target", "the journal here has another word on epoch \(session.epoch.value) by now",
+            remedy: "see `turntable resolve \(machine.name)`")
     }
 
     /// The machine is the target's: compares memory if that is wanted and the target is there, and lets its remains go.

@@ -59,11 +59,13 @@ extension SourceMigration {
         if ledger.isBegun {
             let right = history.source(ledger.epoch)
             if right == .reclaimed {
-                // Killed between the refusal and the machine's resume.
-                try machine.takeUp(wasRunning: ledger.wasRunning)
-                try machine.reclaim(ledger.epoch.next)
-                try machine.resume()
-                ledger.clear()
+                // Killed between what gave the right back and the machine's resume.
+                guard history.outcome(ledger.epoch)?.letsMemoryRun == true else {
+                    machine.discard()
+                    machine.forgetSession()
+                    throw Fence.remainsAreGone(machine.name, ledger.epoch)
+                }
+                try machine.runAgain(ledger)
             } else if right != .owning {
                 return try takeUp(ledger, journal, right)
             }

@@ -11,9 +11,9 @@ struct ResolveCommand: ParsableCommand {
         commandName: "resolve",
         abstract: "Say who has the right to run a machine whose migration did not end well, and what may be done.",
         discussion: """
-            Reads the journal here and, at the source of a hand-off that was not answered, asks the target. Changes nothing at \
-            the source: `turntable send` again, to the same target, goes on with what is found. A target that has nothing of the \
-            machine any more remembers that it refused it.
+            Reads the journal here and, at the source of a hand-off that was not answered, asks the target. Its answer goes into the \
+            journal; the machine is not touched: `turntable send` again, to the same target, goes on with what is found. A target \
+            that has nothing of the machine any more remembers that it refused it.
 
             EXAMPLES
               turntable resolve web
@@ -32,7 +32,7 @@ struct ResolveCommand: ParsableCommand {
                     .usage, "looking for the journal of \(machine)", "there is none in \(stateDirectory.path)",
                     remedy: "see `turntable journal`")
             }
-            let (word, text) = last.role == .source ? source(history, last.epoch) : target(history, last.epoch)
+            let (word, text) = last.role == .source ? try source(history, last.epoch) : target(history, last.epoch)
             print(
                 json
                     ? jsonLine(["state": .text(word), "epoch": .number(Double(last.epoch.value)), "text": .text(text)])
@@ -40,14 +40,17 @@ struct ResolveCommand: ParsableCommand {
         }
     }
 
-    private func source(_ history: HandOffHistory, _ epoch: Epoch) -> (String, String) {
-        switch history.source(epoch) {
-        case .committed: return ("COMMITTED", "the target runs it; what is here are its remains")
-        case .reclaimed: return ("REFUSED", "the target never ran it; it is this host's, under epoch \(epoch.next.value)")
-        case .owning, .paused: return ("WITHDRAWN", "it was not handed off; it is this host's")
-        case .offering where history.isComplete(.source, epoch):
-            return ("OFFERED", "it was not handed off; it is this host's. `turntable send` goes on with the migration")
-        case .offering, .relinquished: return ask(history, epoch)
+    private func source(_ history: HandOffHistory, _ epoch: Epoch) throws(TurntableError) -> (String, String) {
+        if history.isRelinquished(epoch) { return try ask(history, epoch) }
+        guard let last = history.records(of: .source, epoch).last else { return ("UNKNOWN", "its journal says nothing of it") }
+        return switch last.kind {
+        case .committed: ("COMMITTED", "the target runs it; what is here are its remains")
+        case .refused: ("REFUSED", "the target never ran it; it is this host's, under epoch \(epoch.next.value)")
+        case .fenced: ("FENCED", "\(last.statement); it is this host's, under epoch \(epoch.next.value), and its memory may run on")
+        case .fencedSeen: ("FENCED", "\(last.statement); it is this host's, to be started from its disk (`turntable run`)")
+        case .started: ("STARTED", "it was started from its disk; it is this host's")
+        case .offer: ("OFFERED", "it was not handed off; it is this host's. `turntable send` goes on with the migration")
+        case .withdrawn, .offered, .handoff: ("WITHDRAWN", "it was not handed off; it is this host's")
         }
     }
 
@@ -62,31 +65,56 @@ struct ResolveCommand: ParsableCommand {
         }
     }
 
-    /// Asks the target that the offer went to.
-    private func ask(_ history: HandOffHistory, _ epoch: Epoch) -> (String, String) {
-        let offer = history.records(of: .source, epoch).first { $0.kind == .offer }
-        guard let offer, let address = Address(parsing: offer.peer, defaultPort: defaultPort) else {
+    /// Asks the target that the offer went to, and remembers what it says.
+    private func ask(_ history: HandOffHistory, _ epoch: Epoch) throws(TurntableError) -> (String, String) {
+        guard let offer = history.records(of: .source, epoch).first(where: { $0.kind == .offer }) else {
             return ("UNKNOWN", "it was handed off, and the journal does not say to whom; do not let it run here")
         }
+        let resolution: Resolution
+        do throws(TurntableError) {
+            guard let answer = try Self.answer(machine, offer, of: epoch) else {
+                return ("UNKNOWN", "\(offer.peer) cannot be asked; do not let it run here before it can, or see `turntable fence`")
+            }
+            resolution = answer
+        } catch {
+            return ("UNKNOWN", "\(error); do not let it run here")
+        }
+        let known = history.records(of: .source, epoch).last { $0.host != .none }?.host ?? resolution.host
+        guard resolution.host == known else {
+            return ("UNKNOWN", "another host answers at \(offer.peer) than the one that it was handed to; do not let it run here")
+        }
+        let said = "\(offer.peer) says: \(resolution.detail)"
+        let finish = "`turntable send \(machine) \(offer.peer)` here finishes what is left to do"
+        switch resolution.state {
+        case .committed, .refused:
+            let isCommitted = resolution.state == .committed
+            let journal = try stateDirectory.journals().open(machine)
+            let record = JournalRecord(
+                role: .source, kind: isCommitted ? .committed : .refused, epoch: epoch, session: offer.session, host: resolution.host,
+                peer: offer.peer, detail: resolution.detail, signature: resolution.signature)
+            let stands = try journal.settle(record)
+            try journal.sync()
+            guard stands == record.kind else { return ("UNKNOWN", "\(said), against the journal here; do not let it run here") }
+            return (isCommitted ? "COMMITTED" : "REFUSED", "\(said). \(finish)")
+        case .waiting: return ("UNKNOWN", "\(said); do not let it run here. \(finish)")
+        case .unknown: return ("UNKNOWN", "\(said); do not let it run here, but see `turntable fence`")
+        }
+    }
+
+    /// What the target of an offer says became of its epoch; nil if it cannot be reached.
+    static func answer(_ machine: String, _ offer: JournalRecord, of epoch: Epoch) throws(TurntableError) -> Resolution? {
+        guard let address = Address(parsing: offer.peer, defaultPort: defaultPort) else { return nil }
         do throws(TurntableError) {
             let control = try TCPSourceTransport(address: address, options: LineOptions()).connectControl()
             defer { control.shutDown() }
             try control.send(.query(Query(machine: machine, epoch: epoch, session: offer.session)))
             guard case .resolution(let resolution)? = try control.receive(within: Limits.helloTime), resolution.epoch == epoch else {
-                return ("UNKNOWN", "\(address) gave no answer to it; do not let it run here")
+                throw TurntableError(.protocol, "asking \(address) for epoch \(epoch.value) of \(machine)", "it gave no answer to it")
             }
-            let known = history.records(of: .source, epoch).last { $0.host != .none }?.host ?? resolution.host
-            guard resolution.host == known else {
-                return ("UNKNOWN", "another host answers at \(address) than the one that it was handed to; do not let it run here")
-            }
-            let finish = "`turntable send \(machine) \(address)` here finishes what is left to do"
-            switch resolution.state {
-            case .committed: return ("COMMITTED", "\(address) says: \(resolution.detail). \(finish)")
-            case .refused: return ("REFUSED", "\(address) says: \(resolution.detail). \(finish)")
-            case .unknown: return ("UNKNOWN", "\(address) says: \(resolution.detail); do not let it run here. \(finish)")
-            }
+            return resolution
         } catch {
-            return ("UNKNOWN", "\(address) cannot be asked: \(error); do not let it run here before it can")
+            if error.kind == .line { return nil }
+            throw error
         }
     }
 }
