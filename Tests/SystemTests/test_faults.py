@@ -14,8 +14,8 @@ frozen goes on. What must be true then stands in docs/promise.md:
     *  x or t: QEMU has saved the state by then, or not
 
                                                             killed: send  receive  QEMU here  QEMU there   line cut
-    connecting   offer         OFFER on disk, not said                s      s         x
-                 offered       OFFERED on disk, not said              S      s         x          s
+    connecting   offer         OFFER written, not said                s      s         x
+                 offered       OFFERED written, not said              S      s         x          s
     copying      first round   in the middle of it                    S      r         x          s
                  later round   after the first                        S      r         x          s
     paused       stopped       before the last scan                   S      r         x          s
@@ -33,6 +33,7 @@ Afterwards one machine runs, or none where it crashed; its memory is what it wro
 """
 import concurrent.futures
 import functools
+import json
 import os
 import re
 import signal
@@ -41,7 +42,6 @@ import unittest
 from typing import NamedTuple
 
 import lab
-import wire
 from case import SystemTest
 from lab import wait_for
 
@@ -51,15 +51,8 @@ MACHINE = dict(append="fill=1 mode=rate rate=4 len=1 report=64 check=1", memory=
 OPTIONS = ("--rate", "200mbit", "--downtime", "60s")
 
 
-def message(kind, body=b""):
-    return struct.pack("<HH", kind, 0) + body
-
-
-def about_epoch(kind):
-    return message(kind, struct.pack("<Q", EPOCH))
-
-
 def record(role, kind):
+    """How a record of the journal begins: Sources/WireFormat/JournalRecord.swift."""
     return struct.pack("<BBQ", role, kind, EPOCH)
 
 
@@ -70,8 +63,8 @@ class Instant(NamedTuple):
 
 
 INSTANTS = {
-    "offer": Instant("send", "before", struct.pack("<QI", EPOCH, 1) + b"m"),
-    "offered": Instant("receive", "before", about_epoch(wire.OFFERED)),
+    "offer": Instant("send", "after", record(1, 1)),
+    "offered": Instant("receive", "after", record(2, 2)),
     "first round": Instant("send", "after", b'"event":"progress"'),
     "later round": Instant("send", "after", b'"event":"round"'),
     "stopped": Instant("send", "after", b'"execute":"stop"'),
@@ -81,8 +74,8 @@ INSTANTS = {
     "last pages": Instant("receive", "after", b'"phase":"handedOff"'),
     "loading": Instant("receive", "within", b"QEVM"),
     "committed": Instant("receive", "before", b'"cont"'),
-    "answer": Instant("receive", "before", about_epoch(wire.COMMITTED)),
-    "comparison": Instant("send", "before", message(wire.DIGESTS, struct.pack("<HI", 0, 0))),
+    "answer": Instant("receive", "after", b'"phase":"completed"'),
+    "comparison": Instant("send", "after", b'"phase":"completed"'),
 }
 NOTICED_SECONDS = 70  # for a line that is dark: an end is silent for 30 s, and at worst the other one for as long after that
 VICTIMS = ("send", "receive", "QEMU here", "QEMU there")
@@ -106,7 +99,7 @@ MATRIX = {
 class Case:
     """One machine on its way, and a process that is frozen at an instant."""
 
-    def __init__(self, test, lab_, instant, line=False):
+    def __init__(self, test, lab_, instant, line=False, options=()):
         self.test, self.lab = test, lab_
         process, when, data = INSTANTS[instant]
         freeze = {"environment": lab.freezing(when, data)}
@@ -117,7 +110,7 @@ class Case:
         self.receiver = lab_.receiver(
             "--", *lab_.command("target", "m", **MACHINE), address="10.5.0.2:4906" if line else "127.0.0.1:0", **self.there,
             **(freeze if process == "receive" else {}))
-        self.sender = lab_.sender(self.receiver.address, *OPTIONS, **self.here, **(freeze if process == "send" else {}))
+        self.sender = lab_.sender(self.receiver.address, *OPTIONS, *options, **self.here, **(freeze if process == "send" else {}))
         self.frozen = self.sender if process == "send" else self.receiver
         self.frozen.wait_frozen()
 
@@ -135,7 +128,11 @@ class Case:
     # --- Steps towards the end
 
     def expect(self, program, *codes):
-        self.test.assertIn(program.wait(30), codes, f"{self.sender.transcript()}\n{self.receiver.transcript()}")
+        try:
+            code = program.wait(30)
+        except lab.Timeout:
+            code = "none within 30 s"
+        self.test.assertIn(code, codes, f"{self.sender.transcript()}\n{self.receiver.transcript()}")
 
     def receive_again(self):
         """A receiver, if there is none any more."""
@@ -223,7 +220,7 @@ def comes_to_run(case, victim):
 def source_hears_later(case, victim):
     case.expect(case.receiver, 0)
     case.target.wait_advance()
-    case.assert_resolved("UNKNOWN COMMITTED", "COMMITTED")
+    case.receive_again()
     case.send_again()
     case.runs_at_target()
 
@@ -274,6 +271,82 @@ for instant, letters in MATRIX.items():
         if letter != " ":
             name = f"test_{instant}_{victim}".replace(" ", "_").lower()
             setattr(Killed, name, functools.partialmethod(Killed.strike, instant, victim, letter))
+
+
+class HandedOff(SystemTest):
+    """What an operator can and cannot do about a machine that is the target's, or may be."""
+
+    def command(self, *words, namespace=None):
+        return self.lab.turntable(*words, "--run-dir", self.lab.run_directory("source"), namespace=namespace)
+
+    def fence(self, *words):
+        return self.command("fence", "m", "--by", "alice", *words)
+
+    def dead_host(self, instant):
+        """The target's host as it is seen from here when it has died: nothing of it runs, nobody answers."""
+        case = Case(self, self.lab, instant, options=("--resume-window", "1s"))
+        os.kill(case.target.number, signal.SIGKILL)
+        self.lab.kill(case.receiver)
+        self.assert_error(case.sender, 8, "preserved here", "resolve")
+        self.assertNotEqual(case.source.status(), "running")
+        self.assertEqual(self.lab.resolve()[0], "UNKNOWN")
+        return case
+
+    def test_cancel(self):
+        case = Case(self, self.lab, "last pages")
+        cancel = self.command("cancel", "m")
+        self.assert_error(cancel, 8, "handed off already", "look at the target")
+        self.assertEqual(cancel.output, [])
+        case.sender.signal(signal.SIGINT)
+        self.assertIn("too late to cancel", case.sender.wait_event("note", text="too late to cancel: the right to run was handed off")["text"])
+        self.assertNotEqual(case.source.status(), "running")
+        case.frozen.thaw()
+        case.expect(case.sender, 0)
+        case.runs_at_target()
+
+    def test_fence_of_what_nobody_saw(self):
+        case = self.dead_host("loading")
+        again = self.command("run", "--name", "m", "--anew", "--", *self.lab.command("source", "m", **MACHINE))
+        self.assert_error(again, 3, "may have it under epoch 2", "turntable fence")
+        self.assert_error(self.fence("--clients", "unseen"), 2, "nobody says", case.receiver.address, "--host-is-off")
+        self.assertNotEqual(case.source.status(), "running")
+        fence = self.fence("--clients", "unseen", "--host-is-off")
+        self.assertEqual(fence.wait(), 0, fence.transcript())
+        self.assertIn("FENCED  epoch 2", fence.output[0])
+        case.runs_at_source()
+        self.assertEqual(self.lab.status()["epoch"], 3)
+        self.assertEqual(self.lab.source_leftovers(), [])
+        self.assertEqual(self.lab.journal("source"), ["offer", "handoff", "fenced"])
+        self.assertEqual(self.lab.resolve()[0], "FENCED")
+        # It counts for good.
+        self.assert_error(self.fence("--clients", "may-have-seen", "--host-is-off"), 3, "this host's already")
+        case.send_again()
+        case.runs_at_target()
+        self.assertEqual(self.lab.status(side="target")["epoch"], 4)
+
+    def test_fence_of_what_clients_may_have_seen(self):
+        case = self.dead_host("answer")
+        fence = self.fence("--clients", "may-have-seen", "--host-is-off", "--json")
+        self.assertEqual(fence.wait(), 0, fence.transcript())
+        self.assertEqual((json.loads(fence.output[0])["state"], json.loads(fence.output[0])["epoch"]), ("FENCED", 2))
+        self.assertEqual(case.source.program.wait(), 0, "what waited has ended")
+        self.assertFalse((self.lab.run_directory("source") / "m").exists())
+        self.assertEqual(self.lab.journal("source"), ["offer", "handoff", "fencedSeen"])
+        # From its disk, under an epoch that nothing else ever ran under.
+        self.lab.machine(**MACHINE)
+        self.assertEqual(self.lab.status()["epoch"], 4)
+        self.assertEqual(self.lab.journal("source", epoch=4), ["started"])
+        self.assertEqual(self.lab.resolve()[0], "STARTED")
+
+    def test_no_fence_while_somebody_can_answer(self):
+        case = Case(self, self.lab, "handoff")
+        words = ("--clients", "unseen", "--host-is-off")
+        self.assert_error(self.fence(*words), 3, "being moved already")
+        case.kill("send")
+        self.assert_error(self.fence(*words), 3, case.receiver.address, "waits", "resolve")
+        self.assertEqual(self.lab.journal("source"), ["offer", "handoff"])
+        next_sender_goes_on(case, "send")
+        self.assert_error(self.fence(*words), 3, "it is the target's")
 
 
 class Cut(SystemTest):
