@@ -105,16 +105,20 @@ public final class Reception: Sendable {
     private enum Place {
         case new(TargetMigration)
         case known(TargetMigration)
+        /// An earlier offer of the same machine holds it: its source withdrew that, and could not say so.
+        case held(TargetMigration)
         case none(String)
     }
 
     private func take(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) {
         while true {
-            switch place(for: offer) {
-            case .none(let reason):
-                // No epoch: it gives no right back.
-                try? attachment.control.send(.refused(Refusal(epoch: Epoch(0), reason: reason)))
-                throw TurntableError(.refused, "the offer of \(offer.machine)", reason)
+            switch place(for: offer, attachment) {
+            case .none(let reason): throw turnAway(offer, attachment, reason)
+            case .held(let older):
+                guard older.cancel("the machine is offered anew, under epoch \(offer.epoch.value)") else {
+                    throw turnAway(offer, attachment, "it is being taken over under epoch \(older.offer.epoch.value)")
+                }
+                Clock.sleep(Limits.greetingPollTime)
             case .known(let session):
                 if session.attach(attachment, offer) { return }
                 // It has just ended, and is taken off the table any moment; then the journal knows.
@@ -129,9 +133,17 @@ public final class Reception: Sendable {
         }
     }
 
-    private func place(for offer: Offer) -> Place {
+    private func turnAway(_ offer: Offer, _ attachment: TargetAttachment, _ reason: String) -> TurntableError {
+        // No epoch: it gives no right back.
+        try? attachment.control.send(.refused(Refusal(epoch: Epoch(0), reason: reason)))
+        return TurntableError(.refused, "the offer of \(offer.machine)", reason)
+    }
+
+    private func place(for offer: Offer, _ attachment: TargetAttachment) -> Place {
         state.update { state in
             if let session = state.sessions[offer.session] { return .known(session) }
+            let older = state.sessions.values.first { $0.offer.machine == offer.machine && $0.offer.epoch < offer.epoch }
+            if let older, older.peer == attachment.peer { return .held(older) }
             let isDone = once && state.outcome != nil
             if state.isInterrupted || isDone || state.resolving.contains(offer.session)
                 || state.sessions.count >= (once ? 1 : Limits.sessions)

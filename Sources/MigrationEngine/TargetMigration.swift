@@ -68,6 +68,9 @@ public final class TargetMigration: Sendable {
         public var verification: VerificationReport?
     }
 
+    /// Who it comes from, as its line tells.
+    var peer: String? { state.read { $0.current?.peer } }
+
     private var window: Nanoseconds { min(max(offer.resumeWindow, .zero), options.resumeWindow) }
 
     /// The source is back, over a new line. False if this session is over.
