@@ -68,17 +68,16 @@ public struct Fence: Sendable {
         guard let epoch = history.lastSourceEpoch else {
             throw TurntableError(.usage, "fencing \(machine)", "it was never offered from here", remedy: "see `turntable journal`")
         }
+        let offer = history.records(of: .source, epoch).first { $0.kind == .offer }
+        // It may have come back since.
+        if let offer, history.isRelinquished(epoch), history.elsewhere?.epoch == epoch { return offer }
         let why =
             switch history.source(epoch) {
             case .committed: "the target has said that it runs it: it is the target's"
-            case .reclaimed, .owning: "it is this host's already"
-            case .offering, .paused, .relinquished: "it was not handed off; `turntable send` goes on with it"
+            case .offering: "it was not handed off; `turntable send` goes on with it"
+            case .owning, .paused, .relinquished, .reclaimed: "it is this host's already"
             }
-        guard history.isRelinquished(epoch), let offer = history.records(of: .source, epoch).first(where: { $0.kind == .offer }) else {
-            throw TurntableError(
-                .refused, "fencing epoch \(epoch.value) of \(machine)", why, remedy: "see `turntable resolve \(machine)`")
-        }
-        return offer
+        throw TurntableError(.refused, "fencing epoch \(epoch.value) of \(machine)", why, remedy: "see `turntable resolve \(machine)`")
     }
 
     /// Does with what waits here what FENCED says, once that is on disk. Nothing if the machine waits for no word on that epoch.

@@ -114,6 +114,10 @@ internal import WireFormat
             let refused = try state(fence(.unseen), journal(kinds))
             #expect(refused.error?.kind == .refused, "\(kinds): \(refused)")
         }
+        // It came back, and is here, whatever became of that epoch.
+        let returned = try journal([.offer, .handoff])
+        try returned.log(JournalRecord(role: .target, kind: .committed, epoch: Epoch(3), session: SessionID(high: 1, low: 3)))
+        #expect(state(fence(.unseen), returned).error?.kind == .refused)
         #expect(try state(fence(.unseen), journal([.offer, .handoff])).get().kind == .fenced)
         // An offer of an earlier boot may have been handed off.
         #expect(try state(fence(.mayHaveSeen), journal([.offer], on: Self.later)).get().kind == .fencedSeen)

@@ -48,6 +48,11 @@ def wait_for(what, condition, seconds=WAIT_SECONDS):
         time.sleep(0.01)
 
 
+def host_environment(run_directory):
+    """Each side is a host of its own: its journals lie beside its machines."""
+    return {"TURNTABLE_STATE_DIR": f"{run_directory}-state"}
+
+
 class Program:
     """A running program of ours: its events (lines of JSON on standard output), its standard error, its exit code."""
 
@@ -59,9 +64,7 @@ class Program:
             prefix += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         self.arguments = [str(argument) for argument in arguments]
         if "--run-dir" in self.arguments:
-            # Each side is a host of its own: its journals lie beside its machines.
-            side = self.arguments[self.arguments.index("--run-dir") + 1]
-            environment = {"TURNTABLE_STATE_DIR": f"{side}-state", **(environment or {})}
+            environment = {**host_environment(self.arguments[self.arguments.index("--run-dir") + 1]), **(environment or {})}
         self.process = subprocess.Popen(
             [*prefix, *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             errors="replace", cwd=lab.directory, env={**os.environ, **(environment or {})}, start_new_session=True)
@@ -359,8 +362,7 @@ class Lab:
 
     def ask(self, command, side, name="m", **options):
         """What `resolve` or `journal` says there: objects, one for each line."""
-        program = self.turntable(
-            command, name, "--json", environment={"TURNTABLE_STATE_DIR": f"{self.run_directory(side)}-state"}, **options)
+        program = self.turntable(command, name, "--json", environment=host_environment(self.run_directory(side)), **options)
         code = program.wait()
         return [json.loads(line) for line in program.output] if code == 0 else []
 

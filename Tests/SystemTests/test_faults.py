@@ -15,7 +15,7 @@ frozen goes on. What must be true then stands in docs/promise.md:
 
                                                             killed: send  receive  QEMU here  QEMU there   line cut
     connecting   offer         OFFER written, not said                s      s         x
-                 offered       OFFERED written, not said              S      s         x          s
+                 offered       OFFERED written, not said              S      s         x          s            s
     copying      first round   in the middle of it                    S      r         x          s
                  later round   after the first                        S      r         x          s
     paused       stopped       before the last scan                   S      r         x          s
@@ -150,6 +150,11 @@ class Case:
             word, text = self.lab.resolve(side, **(self.here if side == "source" else self.there))
             self.test.assertIn(word, words.split(), f"{side}: {text}")
 
+    def assert_journals(self, source, target, epoch=EPOCH):
+        """The last records of both ends about an epoch."""
+        for side, kinds in (("source", source), ("target", target)):
+            self.test.assertEqual(self.lab.journal(side, epoch)[-len(kinds):], kinds, side)
+
     # --- Ends
 
     def runs_at_target(self):
@@ -162,6 +167,7 @@ class Case:
         self.assert_intact()
         self.receive_again()
         self.assert_resolved("COMMITTED", "COMMITTED")
+        self.assert_journals(["committed"], ["offered", "committed"], epoch=self.lab.status(side="target")["epoch"])
         wait_for("the remains to go", lambda: not (self.lab.run_directory("source") / "m").exists())
         test.assertEqual(sorted(path.name for path in (self.lab.run_directory("target") / "m").iterdir()), ["machine.json", "qmp.sock"])
         test.assertEqual(self.lab.status(side="target")["state"], "here")
@@ -194,6 +200,9 @@ def goes_on_at_source(case, victim):
     case.runs_at_source()
     if victim == "QEMU there":
         case.expect(case.receiver, 6)
+        case.test.assertIn(case.lab.journal("source")[-1], ("withdrawn", "refused"))
+        case.test.assertEqual(case.lab.journal("target"), ["offered", "refused"])
+        case.test.assertEqual(case.lab.resolve("target")[0], "REFUSED")
     case.send_again()
     case.expect(case.receiver, 0)
     case.runs_at_target()
@@ -231,6 +240,7 @@ def crashed_at_source(case, victim):
     case.test.assertEqual(case.source.program.wait(), 128 + signal.SIGKILL)
     case.test.assert_nothing_at_target()
     case.assert_resolved("WITHDRAWN", "REFUSED")
+    case.assert_journals(["withdrawn"], ["refused"])
     case.source = case.lab.machine(**MACHINE, **case.here)
     case.runs_at_source()
 
@@ -245,6 +255,7 @@ def crashed_at_target(case, victim):
     case.receive_again()
     case.expect(case.sender, 0)
     case.assert_resolved("COMMITTED", "COMMITTED")
+    case.assert_journals(["committed"], ["offered", "committed"])
     wait_for("the remains to go", lambda: not (case.lab.run_directory("source") / "m").exists())
     case.lab.machine(side="target", **MACHINE, **case.there)
     case.target.wait_advance()
@@ -353,19 +364,28 @@ class Cut(SystemTest):
     """The line goes dark while a process is frozen, and comes back when both ends have noticed. Silence is noticed by its
     length, so they wait side by side."""
 
+    # What `send` and `receive` then do: end with that code, or wait for the line.
+    WAITS = None
+    THEN = {"offered": (4, WAITS), "saving": (WAITS, WAITS), "handoff": (WAITS, WAITS), "answer": (WAITS, 0), "comparison": (0, 0)}
+
     def strike(self, instant):
         own = lab.Lab()
         try:
             case = Case(self, own, instant, line=True)
             self.tell(own, "cut")
             case.frozen.thaw()
-            # Who waits for the line, and who has nothing more to wait for.
-            for program in (case.sender, case.receiver):
-                if program in self.waiting(case, instant):
+            for program, code in zip((case.sender, case.receiver), self.THEN[instant]):
+                if code == self.WAITS:
                     program.wait_event("interrupted", NOTICED_SECONDS)
                 else:
-                    self.assertEqual(program.wait(NOTICED_SECONDS), 0, program.transcript())
+                    self.assertEqual(program.wait(NOTICED_SECONDS), code, program.transcript())
             self.tell(own, "restore")
+            if case.sender.process.poll():
+                # It gave up before it knew that the target waits, and the target does not know that it did.
+                case.runs_at_source()
+                case.receiver.signal(signal.SIGTERM)
+                case.expect(case.receiver, 130)
+                case.send_again()
             case.receive_again()
             case.expect(case.sender, 0)
             case.runs_at_target()
@@ -373,18 +393,14 @@ class Cut(SystemTest):
             problems = own.close()
         self.assertEqual(problems, [], f"something is left of {instant}")
 
-    def waiting(self, case, instant):
-        return {"answer": [case.sender], "comparison": []}.get(instant, [case.sender, case.receiver])
-
     def tell(self, own, word):
         control = own.start(lab.LIGHTPATH, "--control", own.directory / "line.sock", "--tell", word)
         self.assertEqual(control.wait(), 0, control.transcript())
 
     def test_line(self):
-        instants = ("saving", "handoff", "answer", "comparison")
         lab.freezer()  # made once, before there are threads
-        with concurrent.futures.ThreadPoolExecutor(len(instants)) as pool:
-            strikes = {instant: pool.submit(self.strike, instant) for instant in instants}
+        with concurrent.futures.ThreadPoolExecutor(len(self.THEN)) as pool:
+            strikes = {instant: pool.submit(self.strike, instant) for instant in self.THEN}
         for instant, strike in strikes.items():
             with self.subTest(instant):
                 strike.result()
