@@ -31,6 +31,13 @@ public enum TargetRight: String, Sendable, Codable, CaseIterable {
     case refused
 }
 
+extension JournalRecord.Kind {
+    /// Gives the source the right to run back. See ``letsMemoryRun``.
+    var givesBack: Bool { letsMemoryRun || self == .fencedSeen }
+    /// The machine's memory that waits at the source is all that anybody has seen of it.
+    var letsMemoryRun: Bool { self == .refused || self == .fenced }
+}
+
 /// What a machine's journal proves, read on the boot of the kernel that `boot` names.
 public struct HandOffHistory: Sendable {
     public let records: [JournalRecord]
@@ -45,8 +52,7 @@ public struct HandOffHistory: Sendable {
     /// After a refusal the source runs under the one above it.
     public var highestEpoch: Epoch {
         let epochs = records.map { record in
-            let isReclaimed = record.role == .source && (record.kind == .refused || record.kind == .fenced)
-            return isReclaimed ? record.epoch.next : record.epoch
+            record.role == .source && record.kind.givesBack ? record.epoch.next : record.epoch
         }
         return epochs.max() ?? Epoch(0)
     }
@@ -59,7 +65,9 @@ public struct HandOffHistory: Sendable {
             case (.source, .handoff), (.source, .committed): found = record
             // Of another boot: whether it was handed off may have been lost with the host.
             case (.source, .offer): found = record.boot == boot ? found : record
-            case (.source, .refused), (.source, .fenced), (.source, .withdrawn), (.target, .committed): found = nil
+            case (.source, .refused), (.source, .fenced), (.source, .fencedSeen), (.source, .withdrawn), (.source, .started),
+                (.target, .committed):
+                found = nil
             default: break
             }
         }
@@ -76,16 +84,31 @@ public struct HandOffHistory: Sendable {
         case .offer: .offering
         case .handoff: .relinquished
         case .committed: .committed
-        case .refused, .fenced: .reclaimed
-        case .withdrawn, .offered, nil: .owning
+        case .refused, .fenced, .fencedSeen: .reclaimed
+        case .withdrawn, .started, .offered, nil: .owning
         }
+    }
+
+    /// What became of an epoch that was offered here; nil if that is not known, or not decided.
+    public func outcome(_ epoch: Epoch) -> JournalRecord.Kind? {
+        guard let last = records(of: .source, epoch).last?.kind else { return nil }
+        return last == .committed || last.givesBack ? last : nil
+    }
+
+    /// The epoch that the machine was last offered or started under here.
+    public var lastSourceEpoch: Epoch? { records.filter { $0.role == .source }.map(\.epoch).max() }
+
+    /// Whether only the target can say what became of the epoch, or a fence: it was handed off, or may have been.
+    public func isRelinquished(_ epoch: Epoch) -> Bool {
+        let right = source(epoch)
+        return right == .relinquished || right == .offering && !isComplete(.source, epoch)
     }
 
     public func target(_ epoch: Epoch) -> TargetRight {
         let kinds = records(of: .target, epoch).map(\.kind)
         // A machine that ran cannot be refused any more, whatever was written after it.
         if kinds.contains(.committed) { return .owning }
-        if kinds.contains(.refused) || kinds.contains(.fenced) { return .refused }
+        if kinds.contains(.refused) { return .refused }
         return kinds.contains(.offered) ? .offered : .idle
     }
 

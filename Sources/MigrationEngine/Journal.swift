@@ -54,6 +54,15 @@ public final class Journal: Sendable {
         }
     }
 
+    /// Writes what became of an epoch that was handed off here, unless that is known: then it stands. Gives what stands.
+    public func settle(_ record: JournalRecord) throws(TurntableError) -> JournalRecord.Kind {
+        try store.locked { () throws(TurntableError) in
+            if let known = try history().outcome(record.epoch) { return known }
+            try append(record)
+            return record.kind
+        }
+    }
+
     /// Makes everything written durable.
     public func sync() throws(TurntableError) { try store.sync() }
 

@@ -105,16 +105,20 @@ public final class Reception: Sendable {
     private enum Place {
         case new(TargetMigration)
         case known(TargetMigration)
+        /// An earlier offer of the same machine holds it: its source withdrew that, and could not say so.
+        case held(TargetMigration)
         case none(String)
     }
 
     private func take(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) {
         while true {
             switch place(for: offer, attachment) {
-            case .none(let reason):
-                // No epoch: it gives no right back.
-                try? attachment.control.send(.refused(Refusal(epoch: Epoch(0), reason: reason)))
-                throw TurntableError(.refused, "the offer of \(offer.machine)", reason)
+            case .none(let reason): throw turnAway(offer, attachment, reason)
+            case .held(let older):
+                guard older.cancel("the machine is offered anew, under epoch \(offer.epoch.value)") else {
+                    throw turnAway(offer, attachment, "it is being taken over under epoch \(older.offer.epoch.value)")
+                }
+                Clock.sleep(Limits.greetingPollTime)
             case .known(let session):
                 if session.attach(attachment) { return }
                 // It has just ended, and is taken off the table any moment; then the journal knows.
@@ -129,11 +133,19 @@ public final class Reception: Sendable {
         }
     }
 
+    private func turnAway(_ offer: Offer, _ attachment: TargetAttachment, _ reason: String) -> TurntableError {
+        // No epoch: it gives no right back.
+        try? attachment.control.send(.refused(Refusal(epoch: Epoch(0), reason: reason)))
+        return TurntableError(.refused, "the offer of \(offer.machine)", reason)
+    }
+
     private func place(for offer: Offer, _ attachment: TargetAttachment) -> Place {
         state.update { state in
             if let session = state.sessions[offer.session] {
                 return session.isSame(offer, from: attachment.control.peerName) ? .known(session) : .none("it is not the offer of its session")
             }
+            let older = state.sessions.values.first { $0.offer.machine == offer.machine && $0.offer.epoch < offer.epoch }
+            if let older, older.isFrom(attachment) { return .held(older) }
             let isDone = once && state.outcome != nil
             if state.isInterrupted || isDone || state.resolving.contains(offer.session)
                 || state.sessions.count >= (once ? 1 : Limits.sessions)
@@ -186,7 +198,7 @@ public final class Reception: Sendable {
         }
         if let live {
             return Resolution(
-                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .unknown,
+                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .waiting,
                 detail: live.isCommitted ? "it runs" : "it waits for the source to go on (`turntable send` there)")
         }
         defer { state.update { $0.resolving.remove(query.session) } }
@@ -215,12 +227,12 @@ public struct TargetResolver: Sendable {
         switch history.target(query.epoch) {
         case .owning: return answer(.committed, "the machine is this host's")
         case .refused:
-            let record = history.records(of: .target, query.epoch).last { $0.kind == .refused || $0.kind == .fenced }
+            let record = history.records(of: .target, query.epoch).last { $0.kind == .refused }
             return answer(.refused, record?.detail ?? "", record?.signature ?? [])
         case .offered where !history.mayRefuse(query.epoch):
             return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it; nothing of it runs now")
         case .offered where host.isWaiting(query.machine, query.session):
-            return answer(.unknown, "what it has of the machine waits here for the source to go on (`turntable send` there)")
+            return answer(.waiting, "what it has of the machine waits here for the source to go on (`turntable send` there)")
         case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")
         case .offered:
             // It never ran here; and once this is durable it never will.

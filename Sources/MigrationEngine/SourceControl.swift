@@ -22,20 +22,19 @@ extension SourceMigration {
                     state.lastHeard = now
                     switch message {
                     case .pong(let pong): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: pong.stamp)))
-                    case .offered(let offered) where state.phase == .preparing: state.answer = .offered(offered)
-                    case .refused(let refusal): state.answer = .refused(refusal)
+                    case .offered(let offered) where state.phase == .preparing: state.said = .offered(offered)
+                    case .refused(let refusal): state.said = .refused(refusal)
                     case .abort(let reason) where state.right != .relinquished:
-                        state.answer = .refused(Refusal(epoch: ledger.epoch, reason: reason))
-                    case .abort(let reason): state.answer = .lost(TurntableError(.line, "the target", reason))
-                    case .committed(let committed): state.answer = .committed(committed)
-                    case .verified(let verified) where state.right == .committed: state.answer = .verified(verified)
+                        state.said = .refused(Refusal(epoch: ledger.epoch, reason: reason))
+                    case .abort(let reason): state.said = .lost(TurntableError(.line, "the target", reason))
+                    case .committed(let committed): state.said = .committed(committed)
+                    case .verified(let verified) where state.right == .committed: state.said = .verified(verified)
                     case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys:
-                        state.answer = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
+                        state.said = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }
             } catch {
-                // What the target said before it left counts more than that it left.
-                return state.update { if $0.answer == nil { $0.answer = .lost(error) } }
+                return state.update { $0.lost = error }
             }
         }
     }
@@ -85,7 +84,7 @@ extension SourceMigration {
     func endConnections() {
         endStreams()
         let (control, listener, senders) = state.update { state in
-            defer { (state.control, state.listener, state.senders, state.answer) = (nil, nil, [], nil) }
+            defer { (state.control, state.listener, state.senders, state.said) = (nil, nil, [], nil) }
             return (state.control, state.listener, state.senders)
         }
         control?.shutDown()

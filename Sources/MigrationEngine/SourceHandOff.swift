@@ -38,8 +38,10 @@ extension SourceMigration {
             let rest = line.rate.time(for: unsent(senders)) + line.oneWay + machine.deviceCost.load
             guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(now) }
         } catch {
-            // Nothing was handed off: the machine runs on here, if it can.
-            try? letRunOn()
+            // Nothing was handed off: the machine runs on here, or it is said why not.
+            do throws(TurntableError) { try letRunOn() } catch let stuck {
+                throw TurntableError(stuck.kind, stuck.what, "\(stuck.why); before that, \(error)", remedy: stuck.remedy)
+            }
             throw error
         }
         try relinquish(session)
@@ -134,10 +136,11 @@ extension SourceMigration {
         switch answer {
         case .committed(let committed) where committed.epoch == session.epoch:
             // Not durable, not known: the ledger still says how to ask again.
-            try session.journal.log(session.record(.committed))
+            guard try session.journal.settle(session.record(.committed)) == .committed else { throw isFenced(session) }
+            try session.journal.sync()
             state.update { state in
                 state.right = .committed
-                state.answer = nil
+                state.said = nil
             }
             return committed
         case .refused(let refusal): return try heed(refusal, session)
@@ -162,20 +165,28 @@ extension SourceMigration {
         guard options.believes(record.signedBytes(machine: machine.name), refusal.signature) else {
             throw TurntableError(.line, "the target", "it refused the machine, and did not sign that")
         }
-        try session.journal.log(record)
+        let stands = try session.journal.settle(record)
+        guard stands.letsMemoryRun else { throw isFenced(session) }
         state.update { $0.right = .reclaimed }
         try machine.reclaim(session.epoch.next)
         try machine.resume()
         throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
     }
 
-    /// The machine is the target's: compares memory if that is wanted, and lets its remains go.
+    /// Whichever of an answer and a fence is on record first counts for good.
+    private func isFenced(_ session: SourceSession) -> TurntableError {
+        TurntableError(
+            .relinquished, "the target", "the journal here has another word on epoch \(session.epoch.value) by now",
+            remedy: "see `turntable resolve \(machine.name)`")
+    }
+
+    /// The machine is the target's: compares memory if that is wanted and the target is there, and lets its remains go.
     func finish(_ session: SourceSession, _ committed: Committed, _ senders: [StripeSender]) -> MigrationReport {
         enter(.completed)
         for sender in senders { sender.start(.flush) }
         // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
         for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
-        if options.verification != .off { session.verification = verify(session) }
+        if options.verification != .off, state.read({ $0.control != nil }) { session.verification = verify(session) }
         let differs = (session.verification?.stripesDiffering ?? 0) > 0
         if !differs { machine.discard() }
         let report = makeReport(session, committed, senders)

@@ -57,8 +57,12 @@ public final class SourceMigration: Sendable {
         var control: (any ControlChannel)?
         var listener: WorkerThread?
         var senders: [StripeSender] = []
-        /// What the target said, when it was more than a heartbeat.
-        var answer: Answer?
+        /// What the target said, when it was more than a heartbeat, and not yet acted on.
+        var said: Answer?
+        /// How its control stream ended.
+        var lost: TurntableError?
+        /// What the target said before it left counts more than that it left.
+        var answer: Answer? { said ?? lost.map { .lost($0) } }
         var lastHeard = Nanoseconds.zero
         var lastPing = Nanoseconds.zero
     }
@@ -101,7 +105,8 @@ public final class SourceMigration: Sendable {
     public func run() throws(TurntableError) -> MigrationReport {
         let session = try openSession()
         do throws(TurntableError) {
-            let report = try carryOn(session)
+            let isKnown = right == .committed
+            let report = isKnown ? finish(session, Committed(epoch: session.epoch), []) : try carryOn(session)
             endConnections()
             return report
         } catch {

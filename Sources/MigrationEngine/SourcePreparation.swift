@@ -12,7 +12,7 @@ extension SourceMigration {
         let control = try transport.connectControl()
         state.update { state in
             state.control = control
-            state.answer = nil
+            (state.said, state.lost) = (nil, nil)
             state.lastHeard = Clock.now
             state.meter.pauseMeasuring()
         }
@@ -98,7 +98,7 @@ extension SourceMigration {
                 let answer = state.answer
                 // In one step, so that a second Offered is not for now.
                 if case .offered = answer {
-                    state.answer = nil
+                    state.said = nil
                     state.phase = .copying
                 }
                 return answer

@@ -59,13 +59,15 @@ extension SourceMigration {
         if ledger.isBegun {
             let right = history.source(ledger.epoch)
             if right == .reclaimed {
-                // Killed between the refusal and the machine's resume.
-                try machine.takeUp(wasRunning: ledger.wasRunning)
-                try machine.reclaim(ledger.epoch.next)
-                try machine.resume()
-                ledger.clear()
-            } else if right == .offering || right == .relinquished {
-                return try takeUp(ledger, journal, isHandedOff: right == .relinquished)
+                // Killed between what gave the right back and the machine's resume.
+                guard history.outcome(ledger.epoch)?.letsMemoryRun == true else {
+                    machine.discard()
+                    machine.forgetSession()
+                    throw Fence.remainsAreGone(machine.name, ledger.epoch)
+                }
+                try machine.runAgain(ledger)
+            } else if right != .owning {
+                return try takeUp(ledger, journal, right)
             }
         }
         if let elsewhere = history.elsewhere, elsewhere.epoch > machine.epoch {
@@ -87,8 +89,10 @@ extension SourceMigration {
         return SourceSession(ledger, journal, dirtyLog)
     }
 
-    private func takeUp(_ ledger: SendLedger, _ journal: Journal, isHandedOff: Bool) throws(TurntableError) -> SourceSession {
-        report(.note("taking up the migration that an earlier process began" + (isHandedOff ? ", after its hand-off" : "")))
+    private func takeUp(_ ledger: SendLedger, _ journal: Journal, _ right: SourceRight) throws(TurntableError) -> SourceSession {
+        let isHandedOff = right != .offering
+        let standing = right == .committed ? ", after the target took the machine over" : isHandedOff ? ", after its hand-off" : ""
+        report(.note("taking up the migration that an earlier process began\(standing)"))
         try machine.takeUp(wasRunning: ledger.wasRunning)
         let dirtyLog = try machine.startDirtyLog(streams: ledger.streams, isContinued: true)
         if !dirtyLog.isContinued, !isHandedOff {
@@ -100,7 +104,7 @@ extension SourceMigration {
         session.isEstablished = true
         session.isHandedOff = isHandedOff
         if isHandedOff { session.deviceState = ledger.deviceState }
-        state.update { $0.right = isHandedOff ? .relinquished : .offering }
+        state.update { $0.right = right }
         // It may have been killed between the pause and the hand-off.
         if !isHandedOff { try machine.resume() }
         return session

@@ -18,6 +18,8 @@ public final class TargetAttachment: Sendable {
         var arrival: Arrival?
         var streams = Limits.streams
         var failure: TurntableError?
+        /// The source came back over another line: nothing more comes over this one.
+        var isReplaced = false
         /// Why a stream ended. No failure if it had delivered all that the hand-off counts.
         var streamEnds: [Int: TurntableError] = [:]
         var isEnded = false
@@ -87,6 +89,12 @@ public final class TargetAttachment: Sendable {
             let explains = error.kind == .cancelled && state.failure?.kind == .line
             if explains || (state.failure == nil && !state.isEnded) { state.failure = error }
         }
+    }
+
+    /// The source is back over another line, whether or not it was seen here that this one is dead.
+    func replace() {
+        state.update { $0.isReplaced = true }
+        fail(TurntableError(.line, "the source", "it came back over another line"))
     }
 
     /// A stream's thread.

@@ -71,12 +71,20 @@ public final class TargetMigration: Sendable {
         public var verification: VerificationReport?
     }
 
+    /// Who it comes from, as its line tells.
+    var peer: String? { state.read { $0.current?.peer } }
+
     private var window: Nanoseconds { min(max(offer.resumeWindow, .zero), options.resumeWindow) }
 
     /// Whether this is the session's own offer, said again by its own source.
     func isSame(_ again: Offer, from name: String) -> Bool {
         name == sourceName && again.session == offer.session && again.epoch == offer.epoch && again.streams == offer.streams
             && again.regions == offer.regions
+    }
+
+    /// Whether it is the session's source that came over `attachment`: by its name, or without protection by its address.
+    func isFrom(_ attachment: TargetAttachment) -> Bool {
+        attachment.control.peerName == sourceName && (!sourceName.isEmpty || attachment.peer == peer)
     }
 
     /// The source is back, over a new line. False if this session is over.
@@ -88,8 +96,7 @@ public final class TargetMigration: Sendable {
         }
         guard let older else { return false }
         older.waiting?.end()
-        // Its line is dead, whether or not that was seen here already.
-        older.served?.fail(TurntableError(.line, "the source", "it came back over another line"))
+        older.served?.replace()
         return true
     }
 
@@ -217,9 +224,10 @@ public final class TargetMigration: Sendable {
                         .protocol, "data stream \(stream)", "it has \(arrival.received(stream)) frames, the hand-off says \(count)"))
             }
             if handoff.frames.enumerated().allSatisfy({ arrival.received($0) == $1 }) { return .success(()) }
-            // The source may be gone by now: what it sent before counts.
+            // The source may be gone by now: what it sent before counts, as long as a stream may still deliver it.
             let lost = state.streamEnds.first { arrival.received($0.key) < handoff.frames[$0.key] }
-            return (state.failure ?? lost?.value).map { .failure($0) }
+            let breach = state.isReplaced || state.failure?.kind != .line ? state.failure : nil
+            return (breach ?? lost?.value).map { .failure($0) }
         }
         guard let complete else {
             throw TurntableError(.line, "waiting for the last pages", "they did not come within \(options.waits.stall)")

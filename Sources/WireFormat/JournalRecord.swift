@@ -36,8 +36,13 @@ public struct JournalRecord: Equatable, Sendable {
         case refused
         /// Source: given up before the hand-off.
         case withdrawn
-        /// Source: whoever fenced the target says that nothing runs there under this epoch. Counts as refused.
+        /// Source: whoever fenced the target's host says that nothing runs there under this epoch any more, and that no client
+        /// can have seen it. Durable before it counts, which it then does as a refusal. ``detail`` names who states it.
         case fenced
+        /// The same, but clients may have seen the epoch: what waits here is older than that, and does not run again.
+        case fencedSeen
+        /// The machine is started from its disk under this epoch. Durable before it runs.
+        case started
     }
 
     public var role: Role
@@ -107,7 +112,7 @@ public struct JournalRecord: Equatable, Sendable {
         return record.bytes
     }
 
-    /// What a statement about an epoch signs: kind, machine, epoch and session.
+    /// What a statement about an epoch signs: kind, machine, epoch and session; of a fence also who states it.
     public func signedBytes(machine: String) -> [UInt8] {
         var writer = MessageWriter()
         writer.append(raw: Array("turntable statement 1\n".utf8))
@@ -115,6 +120,7 @@ public struct JournalRecord: Equatable, Sendable {
         writer.append(text: machine)
         writer.append(epoch.value)
         writer.append(session)
+        if kind == .fenced || kind == .fencedSeen { writer.append(text: detail.limited(to: Limits.reasonBytes)) }
         return writer.bytes
     }
 
@@ -123,7 +129,7 @@ public struct JournalRecord: Equatable, Sendable {
         let rawRole: UInt8 = try reader.read()
         let rawKind: UInt8 = try reader.read()
         guard let role = Role(rawValue: rawRole), let kind = Kind(rawValue: rawKind) else {
-            throw WireError(.unknownKind, value: UInt64(rawRole) << 8 | UInt64(rawKind), limit: UInt64(Kind.fenced.rawValue), offset: 0)
+            throw WireError(.unknownKind, value: UInt64(rawRole) << 8 | UInt64(rawKind), limit: UInt64(Kind.started.rawValue), offset: 0)
         }
         self.role = role
         self.kind = kind

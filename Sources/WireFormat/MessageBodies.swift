@@ -291,8 +291,10 @@ public struct Resolution: Equatable, Sendable, MessageBody {
         case committed = 1
         /// The target never ran it and never will: the source has the right to run, under the next epoch.
         case refused
-        /// It cannot be told, or not yet.
+        /// It cannot be told: the target's host was restarted since, or its journal knows nothing of it.
         case unknown
+        /// Nothing is decided: what the target has of the machine waits for the source to go on.
+        case waiting
     }
     public var epoch: Epoch
     public var host: HostID
@@ -314,7 +316,7 @@ public struct Resolution: Equatable, Sendable, MessageBody {
         let position = reader.offset
         let raw: UInt8 = try reader.read()
         guard let state = State(rawValue: raw) else {
-            throw WireError(.unknownKind, value: UInt64(raw), limit: UInt64(State.unknown.rawValue), offset: position)
+            throw WireError(.unknownKind, value: UInt64(raw), limit: UInt64(State.waiting.rawValue), offset: position)
         }
         self.state = state
         detail = try reader.readText(atMost: Limits.reasonBytes)

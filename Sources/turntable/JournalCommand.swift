@@ -53,8 +53,9 @@ struct JournalCommand: ParsableCommand {
     private func text(_ record: JournalRecord, _ history: HandOffHistory) -> String {
         let boot = record.boot == history.boot ? "" : ", on an earlier boot"
         let peer = record.peer.isEmpty ? "" : record.role == .source ? " to \(record.peer)" : " from \(record.peer)"
-        let detail = record.detail.isEmpty ? "" : ": \(record.detail)"
-        return "\(time(record))  \(record.role)  \("\(record.kind)".uppercased())  epoch \(record.epoch.value)\(peer)\(boot)\(detail)"
+        let isFence = record.kind == .fenced || record.kind == .fencedSeen
+        let detail = isFence ? ": \(record.statement)" : record.detail.isEmpty ? "" : ": \(record.detail)"
+        return "\(time(record))  \(record.role)  \(isFence ? "FENCED" : "\(record.kind)".uppercased())  epoch \(record.epoch.value)\(peer)\(boot)\(detail)"
     }
 
     private func standing(_ history: HandOffHistory) -> String {

@@ -1,8 +1,5 @@
 import ArgumentParser
 import MigrationEngine
-import Protection
-import Transport
-import TransportTCP
 import TurntableCore
 import TurntableLinux
 import WireFormat
@@ -12,9 +9,9 @@ struct ResolveCommand: ParsableCommand {
         commandName: "resolve",
         abstract: "Say who has the right to run a machine whose migration did not end well, and what may be done.",
         discussion: """
-            Reads the journal here and, at the source of a hand-off that was not answered, asks the target. Changes nothing at \
-            the source: `turntable send` again, to the same target, goes on with what is found. A target that has nothing of the \
-            machine any more remembers that it refused it.
+            Reads the journal here and, at the source of a hand-off that was not answered, asks the target. Its answer goes into the \
+            journal; the machine is not touched: `turntable send` again, to the same target, goes on with what is found. A target \
+            that has nothing of the machine any more remembers that it refused it.
 
             EXAMPLES
               turntable resolve web
@@ -23,8 +20,7 @@ struct ResolveCommand: ParsableCommand {
 
     @Argument(help: "The machine.") var machine: String
     @Flag(help: "Print one JSON object.") var json = false
-    @Option(help: ArgumentHelp("As `turntable send` was told.", valueName: "host")) var peer: String?
-    @OptionGroup var protection: ProtectionOptions
+    @OptionGroup var asking: AskingOptions
     @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
@@ -35,7 +31,7 @@ struct ResolveCommand: ParsableCommand {
                     .usage, "looking for the journal of \(machine)", "there is none in \(stateDirectory.path)",
                     remedy: "see `turntable journal`")
             }
-            let (word, text) = last.role == .source ? source(history, last.epoch) : target(history, last.epoch)
+            let (word, text) = last.role == .source ? try source(history, last.epoch) : target(history, last.epoch)
             print(
                 json
                     ? jsonLine(["state": .text(word), "epoch": .number(Double(last.epoch.value)), "text": .text(text)])
@@ -43,14 +39,17 @@ struct ResolveCommand: ParsableCommand {
         }
     }
 
-    private func source(_ history: HandOffHistory, _ epoch: Epoch) -> (String, String) {
-        switch history.source(epoch) {
-        case .committed: return ("COMMITTED", "the target runs it; what is here are its remains")
-        case .reclaimed: return ("REFUSED", "the target never ran it; it is this host's, under epoch \(epoch.next.value)")
-        case .owning, .paused: return ("WITHDRAWN", "it was not handed off; it is this host's")
-        case .offering where history.isComplete(.source, epoch):
-            return ("OFFERED", "it was not handed off; it is this host's. `turntable send` goes on with the migration")
-        case .offering, .relinquished: return ask(history, epoch)
+    private func source(_ history: HandOffHistory, _ epoch: Epoch) throws(TurntableError) -> (String, String) {
+        if history.isRelinquished(epoch) { return try ask(history, epoch) }
+        guard let last = history.records(of: .source, epoch).last else { return ("UNKNOWN", "its journal says nothing of it") }
+        return switch last.kind {
+        case .committed: ("COMMITTED", "the target runs it; what is here are its remains")
+        case .refused: ("REFUSED", "the target never ran it; it is this host's, under epoch \(epoch.next.value)")
+        case .fenced: ("FENCED", "\(last.statement); it is this host's, under epoch \(epoch.next.value), and its memory may run on")
+        case .fencedSeen: ("FENCED", "\(last.statement); it is this host's, to be started from its disk (`turntable run`)")
+        case .started: ("STARTED", "it was started from its disk; it is this host's")
+        case .offer: ("OFFERED", "it was not handed off; it is this host's. `turntable send` goes on with the migration")
+        case .withdrawn, .offered, .handoff: ("WITHDRAWN", "it was not handed off; it is this host's")
         }
     }
 
@@ -65,33 +64,42 @@ struct ResolveCommand: ParsableCommand {
         }
     }
 
-    /// Asks the target that the offer went to.
-    private func ask(_ history: HandOffHistory, _ epoch: Epoch) -> (String, String) {
-        let offer = history.records(of: .source, epoch).first { $0.kind == .offer }
-        guard let offer, let address = Address(parsing: offer.peer, defaultPort: defaultPort) else {
+    /// Asks the target that the offer went to, and remembers what it says.
+    private func ask(_ history: HandOffHistory, _ epoch: Epoch) throws(TurntableError) -> (String, String) {
+        guard let offer = history.records(of: .source, epoch).first(where: { $0.kind == .offer }) else {
             return ("UNKNOWN", "it was handed off, and the journal does not say to whom; do not let it run here")
         }
+        let resolution: Resolution
         do throws(TurntableError) {
-            let security = try protection.security()
-            let control = try TCPSourceTransport(address: address, options: LineOptions(), security: security, peer: peer)
-                .connectControl()
-            defer { control.shutDown() }
-            try control.send(.query(Query(machine: machine, epoch: epoch, session: offer.session)))
-            guard case .resolution(let resolution)? = try control.receive(within: Limits.helloTime), resolution.epoch == epoch else {
-                return ("UNKNOWN", "\(address) gave no answer to it; do not let it run here")
+            guard let answer = try asking.answer(machine, offer, of: epoch) else {
+                return ("UNKNOWN", "\(offer.peer) cannot be asked; do not let it run here before it can, or see `turntable fence`")
             }
-            let known = history.records(of: .source, epoch).last { $0.host != .none }?.host ?? resolution.host
-            guard resolution.host == known else {
-                return ("UNKNOWN", "another host answers at \(address) than the one that it was handed to; do not let it run here")
-            }
-            let finish = "`turntable send \(machine) \(address)` here finishes what is left to do"
-            switch resolution.state {
-            case .committed: return ("COMMITTED", "\(address) says: \(resolution.detail). \(finish)")
-            case .refused: return ("REFUSED", "\(address) says: \(resolution.detail). \(finish)")
-            case .unknown: return ("UNKNOWN", "\(address) says: \(resolution.detail); do not let it run here. \(finish)")
-            }
+            resolution = answer
         } catch {
-            return ("UNKNOWN", "\(address) cannot be asked: \(error); do not let it run here before it can")
+            return ("UNKNOWN", "\(error); do not let it run here")
+        }
+        let known = history.records(of: .source, epoch).last { $0.host != .none }?.host ?? resolution.host
+        guard resolution.host == known else {
+            return ("UNKNOWN", "another host answers at \(offer.peer) than the one that it was handed to; do not let it run here")
+        }
+        let said = "\(offer.peer) says: \(resolution.detail)"
+        let finish = "`turntable send \(machine) \(offer.peer)` here finishes what is left to do"
+        switch resolution.state {
+        case .committed, .refused:
+            let isCommitted = resolution.state == .committed
+            let journal = try stateDirectory.journals().open(machine)
+            let record = JournalRecord(
+                role: .source, kind: isCommitted ? .committed : .refused, epoch: epoch, session: offer.session, host: resolution.host,
+                peer: offer.peer, detail: resolution.detail, signature: resolution.signature)
+            guard isCommitted || asking.believes(record, of: machine) else {
+                return ("UNKNOWN", "\(said), and did not sign that; do not let it run here")
+            }
+            let stands = try journal.settle(record)
+            try journal.sync()
+            guard stands == record.kind else { return ("UNKNOWN", "\(said), against the journal here; do not let it run here") }
+            return (isCommitted ? "COMMITTED" : "REFUSED", "\(said). \(finish)")
+        case .waiting: return ("UNKNOWN", "\(said); do not let it run here. \(finish)")
+        case .unknown: return ("UNKNOWN", "\(said); do not let it run here, but see `turntable fence`")
         }
     }
 }

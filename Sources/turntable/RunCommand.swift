@@ -22,7 +22,7 @@ struct RunCommand: ParsableCommand {
     var name: String?
     @Flag(help: "Wait for a machine to be received instead of booting.")
     var incoming = false
-    @Flag(help: "Start it even if it was handed to another host: you know that it does not run there.")
+    @Flag(help: "Start it from its disk though another host has taken it over: you know that it does not run there any more.")
     var anew = false
     @Option(help: .hidden)
     var epoch: UInt64?
@@ -41,7 +41,9 @@ struct RunCommand: ParsableCommand {
                 directory: runDirectory.directory, name: name, epoch: try epoch.map { Epoch($0) } ?? firstEpoch(of: name),
                 isIncoming: incoming, commandLine: commandLine,
                 preload: try preloadLibrary(), resumeWindow: resumeWindow?.value)
-            let code = try launcher.run { record, dirtyLog in
+            let code = try launcher.run { () throws(TurntableError) in
+                if !incoming { try remember(name, launcher.epoch) }
+            } started: { record, dirtyLog in
                 // In the log of a machine that the receiver started, only what went wrong is of interest.
                 if resumeWindow != nil { return }
                 // What every migration of it will cost is worth knowing before the first.
@@ -58,14 +60,24 @@ struct RunCommand: ParsableCommand {
     /// A machine that starts takes an epoch that none of its name had here.
     private func firstEpoch(of name: String) throws(TurntableError) -> Epoch {
         let history = try stateDirectory.directory.history(of: name)
-        if let elsewhere = history.elsewhere, !anew, !incoming {
+        if let elsewhere = history.elsewhere, !incoming, !anew || elsewhere.kind != .committed {
+            let offer = history.records(of: .source, elsewhere.epoch).first { $0.kind == .offer } ?? elsewhere
             let when = Date(timeIntervalSince1970: Double(elsewhere.unixSeconds)).formatted(.iso8601)
+            let isTaken = elsewhere.kind == .committed
             throw TurntableError(
                 .refused, "starting \(name)",
-                "the journal here says that it was handed to \(elsewhere.peer.isEmpty ? "another host" : elsewhere.peer) under epoch "
-                    + "\(elsewhere.epoch.value) at \(when)",
-                remedy: "choose another --name, or add --anew if you know that it does not run there")
+                "the journal here says that \(offer.peer.isEmpty ? "another host" : offer.peer) \(isTaken ? "took it over" : "may have it") "
+                    + "under epoch \(elsewhere.epoch.value) (\(when))",
+                remedy: isTaken
+                    ? "choose another --name, or add --anew if you know that it does not run there"
+                    : "see `turntable resolve \(name)`, and `turntable fence` if that host is gone")
         }
         return history.highestEpoch.next
+    }
+
+    /// A machine that has a journal, and so was offered once, is not started unless the journal will know.
+    private func remember(_ name: String, _ epoch: Epoch) throws(TurntableError) {
+        guard try !stateDirectory.directory.history(of: name).records.isEmpty else { return }
+        try stateDirectory.journals().open(name).log(JournalRecord(role: .source, kind: .started, epoch: epoch, session: .none))
     }
 }

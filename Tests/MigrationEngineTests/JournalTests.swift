@@ -168,8 +168,51 @@ struct JournalTests {
             stage.loopback.cut()
             return []
         }
+        let began = Clock.now
         _ = try stage.run().source.get()
         #expect(stage.source.isDiscarded && stage.source.resumes == 0)
         #expect(stage.conversation.filter { $0 == "S handoff" }.count == 1)
+        // A target that answers from its journal and leaves compares nothing: that is not waited for.
+        #expect(Clock.now - began < Limits.stallTime)
+    }
+
+    /// The source gave up while the line was dead: the target waits for it, and does not know. A new offer says so.
+    @Test func aNewOfferEndsTheOneThatWasGivenUp() throws {
+        let stage = try Stage(seed: 7, rate: BitRate(bitsPerSecond: 30e6))
+        stage.options.resumeWindow = .seconds(60)
+        let isCut = Monitor(false)
+        stage.whenReported = { event, stage in
+            switch event {
+            case .progress where !isCut.read({ $0 }):
+                isCut.update { $0 = true }
+                stage.loopback.cut()
+            case .interrupted: _ = stage.migration.cancel()
+            default: break
+            }
+        }
+        let serving = stage.receive()
+        #expect(stage.send().error?.kind == .cancelled)
+        let report = try stage.send().get()
+        stage.reception.interrupt()
+        _ = serving.outcome()
+        stage.source.end()
+        #expect(report.epoch == 43 && report.attachments == 1)
+        // Never two at once.
+        #expect(try stage.targetJournals().open("fake").history().records.map(\.kind) == [.offered, .refused, .offered, .committed])
+        #expect(try #require(stage.host.machine).memory.differences(from: stage.source.memory) == [])
+    }
+
+    /// Killed when COMMITTED was on record and the machine's remains were not gone: the target need not be asked again.
+    @Test func whatIsLeftOfACommittedMachineIsTakenAway() throws {
+        let stage = try Stage(seed: 6)
+        stage.host.whenLoading = { [unowned stage] () throws(TurntableError) in stage.loopback.cut() }
+        #expect(stage.run().source.error?.kind == .relinquished)
+        let record = JournalRecord(role: .source, kind: .committed, epoch: Epoch(42), session: .none)
+        #expect(try stage.sourceJournals().open("fake").settle(record) == .committed)
+        let said = stage.conversation.count
+        let report = try stage.send().get()
+        #expect(report.epoch == 42 && report.verification == nil)
+        #expect(stage.source.isDiscarded && stage.source.isForgotten && stage.source.resumes == 0)
+        #expect(stage.conversation.count == said)
     }
 }

@@ -6,6 +6,7 @@ what is: processes by number, and only those that name the lab's directory.
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import mmap
 import os
@@ -60,6 +61,20 @@ def wait_for(what, condition, seconds=WAIT_SECONDS):
         time.sleep(0.01)
 
 
+def host_environment(run_directory, lab=None, user=None):
+    """Each side is a host of its own: its journals lie beside its machines, and it has its own keys."""
+    host = str(run_directory).rsplit("-", 1)[-1]
+    mine = keys() / (host if host in ("source", "target") else "third")
+    if user:
+        # A copy of its own: a key that others may read is refused.
+        theirs = Path(tempfile.mkdtemp(dir=lab.directory)) / "keys"
+        shutil.copytree(mine, theirs)
+        for path in (theirs.parent, theirs, *theirs.iterdir()):
+            os.chown(path, user, user)
+        mine = theirs
+    return {"TURNTABLE_STATE_DIR": f"{run_directory}-state", "TURNTABLE_KEYS": str(mine)}
+
+
 class Program:
     """A running program of ours: its events (lines of JSON on standard output), its standard error, its exit code."""
 
@@ -71,18 +86,8 @@ class Program:
             prefix += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         self.arguments = [str(argument) for argument in arguments]
         if "--run-dir" in self.arguments:
-            # Each side is a host of its own: its journals lie beside its machines.
-            side = self.arguments[self.arguments.index("--run-dir") + 1]
-            host = side.rsplit("-", 1)[-1]
-            keys_directory = keys() / (host if host in ("source", "target") else "third")
-            if user:
-                # Its own copy: a key that others may read is refused.
-                own = Path(tempfile.mkdtemp(dir=lab.directory)) / "keys"
-                shutil.copytree(keys_directory, own)
-                for path in (own.parent, own, *own.iterdir()):
-                    os.chown(path, user, user)
-                keys_directory = own
-            environment = {"TURNTABLE_STATE_DIR": f"{side}-state", "TURNTABLE_KEYS": str(keys_directory), **(environment or {})}
+            environment = {
+                **host_environment(self.arguments[self.arguments.index("--run-dir") + 1], lab, user), **(environment or {})}
         self.process = subprocess.Popen(
             [*prefix, *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             errors="replace", cwd=lab.directory, env={**os.environ, **(environment or {})}, start_new_session=True)
@@ -149,6 +154,19 @@ class Program:
 
     def transcript(self):
         return "\n".join([" ".join(self.arguments), *self.output[-15:], *self.errors[-15:]])
+
+    def wait_frozen(self):
+        """Until it stands where `freezing` told it to."""
+        def is_frozen():
+            assert self.process.poll() is None, f"it ended before it came there\n{self.transcript()}"
+            return Path(f"/proc/{self.number}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        try:
+            wait_for("the instant to freeze at", is_frozen)
+        except Timeout as error:
+            raise Timeout(f"{error}\n{self.transcript()}") from None
+
+    def thaw(self):
+        self.signal(signal.SIGCONT)
 
 
 class Monitor:
@@ -269,6 +287,8 @@ class Lease:
 
 
 class Lab:
+    numbers = itertools.count()  # of namespaces, over all labs
+
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="tt-", dir="/tmp"))
         self.directory.chmod(0o755)
@@ -292,14 +312,14 @@ class Lab:
         program.signal(signal.SIGKILL)
         assert program.wait() == -signal.SIGKILL, program.transcript()
 
-    def restart(self, program):
+    def restart(self, program, **changes):
         """The same command again, after its end; a receiver listens where it did."""
         assert program.process.poll() is not None, "it has not ended"
         arguments = list(program.arguments)
         address = getattr(program, "address", None)
         if address:
             arguments[arguments.index("--listen") + 1] = address
-        again = self.start(*arguments, **program.options)
+        again = self.start(*arguments, **{**program.options, **changes})
         if address:
             again.address = again.wait_event("listening")["address"]
         return again
@@ -365,11 +385,26 @@ class Lab:
         code = program.wait()
         return json.loads(program.output[0]) if code == 0 else None
 
+    def ask(self, command, side, name="m", **options):
+        """What `resolve` or `journal` says there: objects, one for each line."""
+        program = self.turntable(command, name, "--json", environment=host_environment(self.run_directory(side)), **options)
+        code = program.wait()
+        return [json.loads(line) for line in program.output] if code == 0 else []
+
+    def resolve(self, side="source", **options):
+        """One word on who has the right to run, and its explanation."""
+        answer = self.ask("resolve", side, **options)[0]
+        return answer["state"], answer["text"]
+
+    def journal(self, side, epoch=2):
+        """The kinds of that end's records about an epoch, in order."""
+        return [record["kind"] for record in self.ask("journal", side) if record["role"] == side and record["epoch"] == epoch]
+
     # --- Lines
 
     def lightpath(self, rate="1gbit", delay="5ms", **options):
         """Two namespaces, 10.5.0.1 and 10.5.0.2, with a long line between them."""
-        ends = [f"tt{os.getpid()}{side}{len(self.namespaces)}" for side in "ab"]
+        ends = [f"tt{os.getpid()}{side}{next(self.numbers)}" for side in "ab"]
         self.namespaces += ends
         more = [word for key, value in options.items() for word in (f"--{key}", value)]
         self.line = self.start(
@@ -379,7 +414,7 @@ class Lab:
         return ends
 
     def namespace(self):
-        name = f"tt{os.getpid()}n{len(self.namespaces)}"
+        name = f"tt{os.getpid()}n{next(self.numbers)}"
         self.namespaces.append(name)
         run("ip", "netns", "add", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
@@ -449,6 +484,20 @@ class Lab:
                     subprocess.run(["ip", "netns", "del", name], check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
         return problems
+
+
+@functools.cache
+def freezer():
+    """The library that freezes a program at a write: see freeze.c."""
+    directory = tempfile.TemporaryDirectory(prefix="tt-freeze-")
+    library = Path(directory.name) / "freeze.so"
+    run("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("freeze.c"))
+    return directory, library
+
+
+def freezing(when, data):
+    """An environment in which turntable stops before, within or after its first write of these bytes."""
+    return {"LD_PRELOAD": str(freezer()[1]), "TURNTABLE_FREEZE": f"{when} {data.hex()}"}
 
 
 def run(*command):

@@ -29,8 +29,12 @@ public struct QEMULauncher: Sendable {
     }
 
     /// Runs the machine. Returns QEMU's exit code; nothing of the machine is left then.
-    /// - Parameter started: called once when it can be found and moved.
-    public func run(started: (MachineRecord, DirtyLogMethod) -> Void) throws(TurntableError) -> Int32 {
+    /// - Parameters:
+    ///   - starting: called once when the name is its own, before anything of it can run.
+    ///   - started: called once when it can be found and moved.
+    public func run(
+        starting: () throws(TurntableError) -> Void = { () throws(TurntableError) in }, started: (MachineRecord, DirtyLogMethod) -> Void
+    ) throws(TurntableError) -> Int32 {
         try MachineName.check(name)
         // A machine that could not be moved away again is not started.
         let dirtyLog = try DirtyLogMethod.choose()
@@ -50,6 +54,7 @@ public struct QEMULauncher: Sendable {
         let report = Descriptor(owning: reading)
         let reportWriter = Descriptor(owning: writing)
 
+        try starting()
         let child = try ChildProcess(
             commandLine.rewritten(descriptors: descriptors, monitor: directory.monitor(of: name), incoming: isIncoming),
             environment: dirtyLog.needsRegistration ? ["LD_PRELOAD": preload, "TURNTABLE_RAM_REPORT": "\(reportWriter.rawValue)"] : [:],

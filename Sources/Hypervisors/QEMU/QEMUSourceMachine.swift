@@ -198,6 +198,8 @@ public final class QEMUSourceMachine: SourceMachine {
         if standing.read({ $0.isStoppedByUs }) {
             // What was saved is not its state any more.
             removeFile(directory.devices(of: name))
+            // QEMU says that it has saved a machine a moment before it lets it be continued.
+            _ = try Self.settledStatus(monitor)
             try monitor.execute("cont")
         }
         standing.update { $0.isStoppedByUs = false }

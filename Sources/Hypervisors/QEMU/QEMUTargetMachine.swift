@@ -118,7 +118,8 @@ public final class QEMUTargetMachine: TargetMachine {
     public func resume() throws(TurntableError) {
         guard let monitor = state.read({ $0.monitor }) else { return }
         if isRunning { try monitor.execute("cont") }
-        // From now on it is a machine like any other here.
+        // From now on it is a machine like any other here, also if this process is killed. What it has mapped it keeps.
+        forgetSession()
         if let place, var record = try? place.directory.read(place.machine), record.process == process {
             record.isIncoming = false
             record.epoch = epoch

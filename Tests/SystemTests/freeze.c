@@ -1,0 +1,64 @@
+// Preloaded into one turntable process, to stop it at an instant that no signal from outside could hit:
+//
+//   TURNTABLE_FREEZE="before|within|after HEXBYTES"    the first write that holds these bytes, whatever it goes to
+//
+// The whole process is then stopped as by SIGSTOP; `within` is when the first half has been written, and needs a caller that
+// writes the rest. A write is a line to QEMU's monitor, a record of the journal, a control message, device state, or an event on
+// standard output; only the first bytes of each are looked at, which is where those say what they are.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { looked_at = 512 };
+
+static unsigned char wanted[64];
+static size_t wanted_length;
+static enum { before, within, after } when;
+static int is_armed;
+
+// Only the program itself, not those that start it or that it starts.
+__attribute__((constructor)) static void arm(void) {
+    char word[8], hexadecimal[2 * sizeof wanted + 1];
+    const char *order = getenv("TURNTABLE_FREEZE");
+    if (!order || strcmp(program_invocation_short_name, "turntable") != 0) return;
+    if (sscanf(order, "%7s %128s", word, hexadecimal) != 2) abort();
+    for (const char *digit = hexadecimal; digit[0] && digit[1]; digit += 2) {
+        unsigned value;
+        if (sscanf(digit, "%2x", &value) != 1) abort();
+        wanted[wanted_length++] = (unsigned char)value;
+    }
+    when = strcmp(word, "before") == 0 ? before : strcmp(word, "within") == 0 ? within : after;
+    __atomic_store_n(&is_armed, 1, __ATOMIC_SEQ_CST);
+    unsetenv("TURNTABLE_FREEZE");
+    unsetenv("LD_PRELOAD");
+}
+
+static int is_wanted(const void *bytes, size_t length) {
+    if (!__atomic_load_n(&is_armed, __ATOMIC_RELAXED)) return 0;
+    if (!memmem(bytes, length < looked_at ? length : looked_at, wanted, wanted_length)) return 0;
+    return __atomic_exchange_n(&is_armed, 0, __ATOMIC_SEQ_CST);
+}
+
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+#define STOPPING(call, bytes, length)                        \
+    int is_here = is_wanted(bytes, length);                  \
+    if (is_here && when == before) raise(SIGSTOP);           \
+    if (is_here && when == within) length = (length + 1) / 2; \
+    ssize_t result = call;                                   \
+    int error = errno;                                       \
+    if (is_here && when != before) raise(SIGSTOP);           \
+    errno = error;                                           \
+    return result
+
+ssize_t write(int fd, const void *bytes, size_t length) { STOPPING(NEXT(write)(fd, bytes, length), bytes, length); }
+
+ssize_t send(int fd, const void *bytes, size_t length, int flags) {
+    STOPPING(NEXT(send)(fd, bytes, length, flags), bytes, length);
+}
