@@ -44,6 +44,8 @@ extension TargetMigration {
             try journal.sync()
             state.update { $0.isDurable = true }
             try attachment.control.send(.committed(committed))
+            try awaitConfirmed(attachment)
+            try journal.log(record(.confirmed, peer: attachment.peer))
             if offer.verification == .after { verified = try compareLater(attachment, arrival) }
         } catch {
             report(.note("the machine runs here; afterwards \(error)"))
@@ -52,6 +54,15 @@ extension TargetMigration {
         return Outcome(
             machine: offer.machine, epoch: offer.epoch, isRunning: machine.isRunning, committed: committed,
             verification: verified.map { VerificationReport($0, machine.pages.regions) })
+    }
+
+    /// Waits until the source has the answer on its disk, while the machine runs.
+    private func awaitConfirmed(_ attachment: TargetAttachment) throws(TurntableError) {
+        let confirmed = attachment.state.wait(atMost: options.waits.stall) { state -> Result<Void, TurntableError>? in
+            state.isConfirmed ? .success(()) : state.failure.map { .failure($0) }
+        }
+        guard let confirmed else { throw TurntableError(.line, "waiting for the source to know", "nothing came in \(options.waits.stall)") }
+        try confirmed.get()
     }
 
     /// Waits for the source's digests while the machine runs, and tells the source what they say.

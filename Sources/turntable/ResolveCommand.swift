@@ -50,7 +50,7 @@ struct ResolveCommand: ParsableCommand {
         case .fencedSeen: ("FENCED", "\(last.statement); it is this host's, to be started from its disk (`turntable run`)")
         case .started: ("STARTED", "it was started from its disk; it is this host's")
         case .offer: ("OFFERED", "it was not handed off; it is this host's. `turntable send` goes on with the migration")
-        case .withdrawn, .offered, .handoff: ("WITHDRAWN", "it was not handed off; it is this host's")
+        case .withdrawn, .offered, .handoff, .confirmed: ("WITHDRAWN", "it was not handed off; it is this host's")
         }
     }
 
@@ -95,17 +95,26 @@ struct ResolveCommand: ParsableCommand {
             let stands = try journal.settle(record)
             try journal.sync()
             guard stands == record.kind else { return ("UNKNOWN", "\(said), against the journal here; do not let it run here") }
+            if isCommitted { try? Self.confirm(Query(machine: machine, epoch: epoch, session: offer.session), offer) }
             return (isCommitted ? "COMMITTED" : "REFUSED", "\(said). \(finish)")
         case .waiting: return ("UNKNOWN", "\(said); do not let it run here. \(finish)")
         case .unknown: return ("UNKNOWN", "\(said); do not let it run here, but see `turntable fence`")
         }
     }
 
+    private static func transport(to address: Address) -> TCPSourceTransport { TCPSourceTransport(address: address, options: LineOptions()) }
+
+    /// Tells the target of an offer that its answer is on disk here.
+    private static func confirm(_ name: Query, _ offer: JournalRecord) throws(TurntableError) {
+        guard let address = Address(parsing: offer.peer, defaultPort: defaultPort) else { return }
+        try Confirmation.send(name, over: transport(to: address))
+    }
+
     /// What the target of an offer says became of its epoch; nil if it cannot be reached.
     static func answer(_ machine: String, _ offer: JournalRecord, of epoch: Epoch) throws(TurntableError) -> Resolution? {
         guard let address = Address(parsing: offer.peer, defaultPort: defaultPort) else { return nil }
         do throws(TurntableError) {
-            let control = try TCPSourceTransport(address: address, options: LineOptions()).connectControl()
+            let control = try transport(to: address).connectControl()
             defer { control.shutDown() }
             try control.send(.query(Query(machine: machine, epoch: epoch, session: offer.session)))
             guard case .resolution(let resolution)? = try control.receive(within: Limits.helloTime), resolution.epoch == epoch else {

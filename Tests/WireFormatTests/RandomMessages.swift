@@ -75,6 +75,7 @@ extension SeededGenerator {
                 Resolution(
                     epoch: Epoch(number()), host: identifier(), state: Resolution.State.allCases.randomElement(using: &self)!,
                     detail: text(atMost: Limits.reasonBytes), signature: bytes(Int.random(in: 0...200, using: &self)))),
+            .confirmed(Query(machine: text(atMost: Limits.nameBytes), epoch: Epoch(number()), session: identifier())),
         ]
     }
 
