@@ -8,6 +8,7 @@
 // record stands against a fence, and a fence against an answer (docs/model/README.md, rules 6 and 7). FENCED is durable before
 // anything is done because of it.
 
+public import Transport
 public import TurntableCore
 public import WireFormat
 
@@ -96,6 +97,16 @@ public struct Fence: Sendable {
         TurntableError(
             .refused, "moving \(machine)", "clients may have seen epoch \(epoch.value), which is fenced; what was left here of before is gone",
             remedy: "start it from its disk with `turntable run`")
+    }
+}
+
+/// The end of fences: a target that knows that the source knows may start the machine from its disk.
+public enum Confirmation {
+    /// Tells the target, over a line of its own, that COMMITTED is on disk here.
+    public static func send(_ name: Query, over transport: any SourceTransport) throws(TurntableError) {
+        let control = try transport.connectControl()
+        defer { control.shutDown() }
+        try control.send(.confirmed(name))
     }
 }
 

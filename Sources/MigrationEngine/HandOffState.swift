@@ -85,8 +85,23 @@ public struct HandOffHistory: Sendable {
         case .handoff: .relinquished
         case .committed: .committed
         case .refused, .fenced, .fencedSeen: .reclaimed
-        case .withdrawn, .started, .offered, nil: .owning
+        case .withdrawn, .started, .offered, .confirmed, nil: .owning
         }
+    }
+
+    /// The record by which the machine is this host's and which its source may not know, so that it may have taken a fence instead;
+    /// nil if there is none. Until then the machine is not started from its disk here.
+    public var unconfirmed: JournalRecord? {
+        var found: JournalRecord?
+        for record in records {
+            switch (record.role, record.kind) {
+            case (.target, .committed): found = record
+            case (.target, .confirmed) where record.epoch == found?.epoch: found = nil
+            case (.source, _): found = nil
+            default: break
+            }
+        }
+        return found
     }
 
     /// What became of an epoch that was offered here; nil if that is not known, or not decided.

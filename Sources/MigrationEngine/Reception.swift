@@ -92,6 +92,9 @@ public final class Reception: Sendable {
             case .query(let query)?:
                 try attachment.control.send(.resolution(try resolve(query)))
                 attachment.end()
+            case .confirmed(let query)?:
+                try confirm(query, attachment.peer)
+                attachment.end()
             case .abort(let reason)?: throw TurntableError(.cancelled, "the source", reason)
             case nil: throw TurntableError(.line, "waiting for an offer", "none came within \(Limits.helloTime)")
             default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
@@ -124,11 +127,11 @@ public final class Reception: Sendable {
                 // It has just ended, and is taken off the table any moment; then the journal knows.
                 Clock.sleep(Limits.greetingPollTime)
             case .new(let session):
-                if try answerFromJournal(offer, attachment) {
-                    state.update { $0.sessions[offer.session] = nil }
-                    return attachment.end()
-                }
-                return run(session, attachment)
+                let answer = Result { () throws(TurntableError) in try answerFromJournal(offer, attachment) }
+                if case .success(nil) = answer { return run(session, attachment) }
+                state.update { $0.sessions[offer.session] = nil }
+                if try answer.get() == .owning { try? hearConfirmed(attachment) }
+                return attachment.end()
             }
         }
     }
@@ -171,8 +174,8 @@ public final class Reception: Sendable {
 
     // MARK: - What became of an epoch
 
-    /// A session that ended here: its source missed the answer. True if it has it now.
-    private func answerFromJournal(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) -> Bool {
+    /// A session that ended here: its source missed the answer. What it is, if there is one; then the source has it now.
+    private func answerFromJournal(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) -> TargetRight? {
         let history = try journals.open(offer.machine).history()
         let record = history.records(of: .target, offer.epoch).last { $0.session == offer.session }
         switch (history.target(offer.epoch), record) {
@@ -183,11 +186,37 @@ public final class Reception: Sendable {
                 machine.forgetSession()
             }
             try attachment.control.send(.committed(Committed(epoch: offer.epoch)))
+            return .owning
         case (.refused, let record?):
             try attachment.control.send(.refused(Refusal(epoch: offer.epoch, reason: record.detail, signature: record.signature)))
-        default: return false
+            return .refused
+        default: return nil
         }
-        return true
+    }
+
+    /// The source's word that it has the answer, between heartbeats.
+    private func hearConfirmed(_ attachment: TargetAttachment) throws(TurntableError) {
+        let deadline = Clock.now + Limits.helloTime
+        while Clock.now < deadline {
+            switch try attachment.control.receive(within: Limits.pollTime) {
+            case .confirmed(let query)?: return try confirm(query, attachment.peer)
+            case .ping?, nil: continue
+            default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
+            }
+        }
+    }
+
+    /// The source knows that the machine is this end's.
+    private func confirm(_ query: Query, _ peer: String) throws(TurntableError) {
+        let journal = try journals.open(query.machine)
+        let history = try journal.history()
+        let committed = history.records(of: .target, query.epoch).last { $0.kind == .committed }
+        guard let committed, committed.session == query.session else {
+            throw TurntableError(.protocol, "the source", "it confirms what this host has not taken over")
+        }
+        // It may have said so before, or no longer matter.
+        guard history.unconfirmed == committed else { return }
+        try journal.log(JournalRecord(role: .target, kind: .confirmed, epoch: query.epoch, session: query.session, peer: peer))
     }
 
     private func resolve(_ query: Query) throws(TurntableError) -> Resolution {

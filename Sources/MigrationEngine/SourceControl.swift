@@ -29,7 +29,8 @@ extension SourceMigration {
                     case .abort(let reason): state.said = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.said = .committed(committed)
                     case .verified(let verified) where state.right == .committed: state.said = .verified(verified)
-                    case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys:
+                    case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys,
+                        .confirmed:
                         state.said = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }

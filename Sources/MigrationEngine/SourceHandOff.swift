@@ -138,10 +138,12 @@ extension SourceMigration {
             // Not durable, not known: the ledger still says how to ask again.
             guard try session.journal.settle(session.record(.committed)) == .committed else { throw isFenced(session) }
             try session.journal.sync()
-            state.update { state in
+            let control = state.update { state in
                 state.right = .committed
                 state.said = nil
+                return state.control
             }
+            try? control?.send(.confirmed(session.name))
             return committed
         case .refused(let refusal): return try heed(refusal, session)
         case .committed(let committed):

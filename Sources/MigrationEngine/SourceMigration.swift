@@ -106,6 +106,8 @@ public final class SourceMigration: Sendable {
         let session = try openSession()
         do throws(TurntableError) {
             let isKnown = right == .committed
+            // An earlier process may not have come to say so; the rest is done also without.
+            if isKnown { try? Confirmation.send(session.name, over: transport) }
             let report = isKnown ? finish(session, Committed(epoch: session.epoch), []) : try carryOn(session)
             endConnections()
             return report

@@ -41,6 +41,7 @@ final class SourceSession {
 
     var identifier: SessionID { ledger.session }
     var epoch: Epoch { ledger.epoch }
+    var name: Query { Query(machine: journal.machine, epoch: epoch, session: identifier) }
 
     func record(_ kind: JournalRecord.Kind, peer: String = "", detail: String = "", signature: [UInt8] = []) -> JournalRecord {
         JournalRecord(

@@ -24,6 +24,8 @@ public final class TargetAttachment: Sendable {
         var streamEnds: [Int: TurntableError] = [:]
         var isEnded = false
         var handoff: Handoff?
+        /// The source's journal says that the machine is this end's.
+        var isConfirmed = false
         var digests: [Digests] = []
         var digestedStripes = 0
         /// Frames that arrive wake whoever waits for them.
@@ -141,6 +143,8 @@ public final class TargetAttachment: Sendable {
                 case .ping(let stamp): try? control.send(.pong(Pong(stamp: stamp, received: arrival?.received ?? [])))
                 case .abort(let reason) where !hasHandoff: throw TurntableError(.cancelled, "the source", reason)
                 case .handoff(let handoff) where arrival != nil: state.update { $0.handoff = $0.handoff ?? handoff }
+                case .confirmed(let query) where hasHandoff && query.epoch == offer.epoch && query.session == offer.session:
+                    state.update { $0.isConfirmed = true }
                 case .digests(let digests): try take(digests, arrival)
                 default: throw TurntableError(.protocol, "the source", "it sent a message that is not for now")
                 }

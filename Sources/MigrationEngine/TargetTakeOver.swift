@@ -29,29 +29,60 @@ extension TargetMigration {
             throw TurntableError(.refused, "taking \(offer.machine) over", "its epoch was refused here meanwhile")
         }
         state.update { $0.right = .owning }
-        do { try machine.resume() } catch {
-            throw TurntableError(
-                .relinquished, "resuming \(offer.machine)", "\(error); it is here and stopped, or runs",
-                remedy: "look at it through its hypervisor")
-        }
+        let crash = try resume(machine)
         let committed = Committed(
             epoch: offer.epoch, waitedForStreams: delivered - handoff.arrived, loadedDeviceState: loaded - delivered,
             resumed: Clock.now - loaded)
-        enter(.completed)
-        // The machine runs whether or not the rest gets through.
+        if crash == nil { enter(.completed) }
+        // The machine is this host's whether or not the rest gets through.
         var verified: Verified?
         do throws(TurntableError) {
             try journal.sync()
             state.update { $0.isDurable = true }
             try attachment.control.send(.committed(committed))
+            try awaitConfirmed(attachment)
+            try journal.log(record(.confirmed, peer: attachment.peer))
             if offer.verification == .after { verified = try compareLater(attachment, arrival) }
         } catch {
-            report(.note("the machine runs here; afterwards \(error)"))
+            report(.note("the machine is this host's; afterwards \(error)"))
         }
         machine.forgetSession()
+        if let crash { throw crash }
         return Outcome(
             machine: offer.machine, epoch: offer.epoch, isRunning: machine.isRunning, committed: committed,
             verification: verified.map { VerificationReport($0, machine.pages.regions) })
+    }
+
+    /// Lets the machine run. Gives what became of one whose hypervisor died in that: it has crashed, and is this host's, which
+    /// the source must hear.
+    private func resume(_ machine: any TargetMachine) throws(TurntableError) -> TurntableError? {
+        do {
+            try machine.resume()
+            return nil
+        } catch {
+            // A monitor that broke off is seen before the end of its process.
+            let deadline = Clock.now + Limits.lastWordTime
+            while Clock.now < deadline {
+                do { try machine.checkAlive() } catch {
+                    return TurntableError(
+                        .hypervisor, "resuming \(offer.machine)", "\(error.why); it has crashed, and is this host's",
+                        remedy: "start it from its disk here")
+                }
+                Clock.sleep(Limits.greetingPollTime)
+            }
+            throw TurntableError(
+                .relinquished, "resuming \(offer.machine)", "\(error); it is here and stopped, or runs",
+                remedy: "look at it through its hypervisor")
+        }
+    }
+
+    /// Waits until the source has the answer on its disk, while the machine runs.
+    private func awaitConfirmed(_ attachment: TargetAttachment) throws(TurntableError) {
+        let confirmed = attachment.state.wait(atMost: options.waits.stall) { state -> Result<Void, TurntableError>? in
+            state.isConfirmed ? .success(()) : state.failure.map { .failure($0) }
+        }
+        guard let confirmed else { throw TurntableError(.line, "waiting for the source to know", "nothing came in \(options.waits.stall)") }
+        try confirmed.get()
     }
 
     /// Waits for the source's digests while the machine runs, and tells the source what they say.

@@ -3,13 +3,13 @@
 //   message = bodyBytes u32 (at most Limits.controlBodyBytes) | type u16 | 0 u16 | body
 //
 // Order, source (S) and target (T):
-//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Offered | Refused ─ page frames on the data streams, with S Ping / T Pong
-//   meanwhile ─ S pauses the machine, last page frames, device-state frames ─ S Handoff ─ T Committed | Refused
-//   ─ S Digests ─ T Verified
+//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Offered | Refused ─ page frames on the data
+//   streams, with S Ping / T Pong meanwhile ─ S pauses the machine, last page frames, device-state frames ─ S Handoff ─ T Committed | Refused
+//   ─ S Confirmed ─ S Digests ─ T Verified
 //
 // A cut line ends the attachment, not the session: the source connects again and says Offer with the same session; Offered
 // tells what has arrived, and only what is missing is sent. Somebody who wants to know what became of an epoch says Query
-// in place of Offer and hears Resolution.
+// in place of Offer and hears Resolution; a source that could not say Confirmed in time says it there.
 //
 // With the first byte of Handoff the source has given up the right to run the machine. Nothing that the source does
 // between pause and Handoff waits for the target, and the target resumes without asking back. Until Handoff either side
@@ -32,6 +32,8 @@ public enum ControlMessage: Equatable, Sendable {
     case query(Query)
     case resolution(Resolution)
     case keys(Keys)
+    /// The source's journal says COMMITTED, on disk.
+    case confirmed(Query)
 }
 
 extension ControlMessage {
@@ -39,7 +41,7 @@ extension ControlMessage {
 
     enum Kind: UInt16, CaseIterable {
         case welcome = 1, offer, offered, refused, ping, pong, handoff, committed, abort, digests, verified, query, resolution,
-            keys
+            keys, confirmed
     }
 
     /// The message with its header, ready to send.
@@ -65,6 +67,7 @@ extension ControlMessage {
         case .query(let query): kind = body.append(query, .query)
         case .resolution(let resolution): kind = body.append(resolution, .resolution)
         case .keys(let keys): kind = body.append(keys, .keys)
+        case .confirmed(let query): kind = body.append(query, .confirmed)
         }
         var message = MessageWriter()
         message.append(UInt32(body.bytes.count))
@@ -112,6 +115,7 @@ extension ControlMessage {
             case .query: .query(try Query(from: &reader))
             case .resolution: .resolution(try Resolution(from: &reader))
             case .keys: .keys(try Keys(from: &reader))
+            case .confirmed: .confirmed(try Query(from: &reader))
             }
         try reader.end()
         return message

@@ -43,6 +43,8 @@ public struct JournalRecord: Equatable, Sendable {
         case fencedSeen
         /// The machine is started from its disk under this epoch. Durable before it runs.
         case started
+        /// Target: COMMITTED is on disk at the source too, which takes no fence any more: the machine may be started here.
+        case confirmed
     }
 
     public var role: Role
@@ -129,7 +131,7 @@ public struct JournalRecord: Equatable, Sendable {
         let rawRole: UInt8 = try reader.read()
         let rawKind: UInt8 = try reader.read()
         guard let role = Role(rawValue: rawRole), let kind = Kind(rawValue: rawKind) else {
-            throw WireError(.unknownKind, value: UInt64(rawRole) << 8 | UInt64(rawKind), limit: UInt64(Kind.started.rawValue), offset: 0)
+            throw WireError(.unknownKind, value: UInt64(rawRole) << 8 | UInt64(rawKind), limit: UInt64(Kind.confirmed.rawValue), offset: 0)
         }
         self.role = role
         self.kind = kind

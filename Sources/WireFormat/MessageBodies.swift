@@ -261,7 +261,7 @@ public struct Verified: Equatable, Sendable, MessageBody {
     }
 }
 
-/// Asks a target what became of an epoch.
+/// Names an epoch: asks a target what became of it, or tells it that its answer is on disk at the source.
 public struct Query: Equatable, Sendable, MessageBody {
     public var machine: String
     public var epoch: Epoch

@@ -16,9 +16,9 @@ struct AskingOptions: ParsableArguments {
     /// What the target of an offer says became of its epoch; nil if nobody listens there.
     func answer(_ machine: String, _ offer: JournalRecord, of epoch: Epoch) throws(TurntableError) -> Resolution? {
         guard let address = Address(parsing: offer.peer, defaultPort: defaultPort) else { return nil }
-        let security = try protection.security()
+        let transport = try transport(to: address)
         do throws(TurntableError) {
-            let control = try TCPSourceTransport(address: address, options: LineOptions(), security: security, peer: peer).connectControl()
+            let control = try transport.connectControl()
             defer { control.shutDown() }
             try control.send(.query(Query(machine: machine, epoch: epoch, session: offer.session)))
             guard case .resolution(let resolution)? = try control.receive(within: Limits.helloTime), resolution.epoch == epoch else {
@@ -30,6 +30,16 @@ struct AskingOptions: ParsableArguments {
             guard error.kind == .line, !isListening(address) else { throw error }
             return nil
         }
+    }
+
+    /// Tells the target of an offer that its answer is on disk here.
+    func confirm(_ name: Query, _ offer: JournalRecord) throws(TurntableError) {
+        guard let address = Address(parsing: offer.peer, defaultPort: defaultPort) else { return }
+        try Confirmation.send(name, over: transport(to: address))
+    }
+
+    private func transport(to address: Address) throws(TurntableError) -> TCPSourceTransport {
+        TCPSourceTransport(address: address, options: LineOptions(), security: try protection.security(), peer: peer)
     }
 
     /// Whether the target signed what it said.

@@ -49,7 +49,7 @@ struct ResolveCommand: ParsableCommand {
         case .fencedSeen: ("FENCED", "\(last.statement); it is this host's, to be started from its disk (`turntable run`)")
         case .started: ("STARTED", "it was started from its disk; it is this host's")
         case .offer: ("OFFERED", "it was not handed off; it is this host's. `turntable send` goes on with the migration")
-        case .withdrawn, .offered, .handoff: ("WITHDRAWN", "it was not handed off; it is this host's")
+        case .withdrawn, .offered, .handoff, .confirmed: ("WITHDRAWN", "it was not handed off; it is this host's")
         }
     }
 
@@ -97,6 +97,7 @@ struct ResolveCommand: ParsableCommand {
             let stands = try journal.settle(record)
             try journal.sync()
             guard stands == record.kind else { return ("UNKNOWN", "\(said), against the journal here; do not let it run here") }
+            if isCommitted { try? asking.confirm(Query(machine: machine, epoch: epoch, session: offer.session), offer) }
             return (isCommitted ? "COMMITTED" : "REFUSED", "\(said). \(finish)")
         case .waiting: return ("UNKNOWN", "\(said); do not let it run here. \(finish)")
         case .unknown: return ("UNKNOWN", "\(said); do not let it run here, but see `turntable fence`")

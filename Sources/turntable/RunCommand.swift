@@ -22,7 +22,7 @@ struct RunCommand: ParsableCommand {
     var name: String?
     @Flag(help: "Wait for a machine to be received instead of booting.")
     var incoming = false
-    @Flag(help: "Start it from its disk though another host has taken it over: you know that it does not run there any more.")
+    @Flag(help: "Start it from its disk though another host has taken it over, or may think that it has: you know that it runs nowhere.")
     var anew = false
     @Option(help: .hidden)
     var epoch: UInt64?
@@ -71,6 +71,13 @@ struct RunCommand: ParsableCommand {
                 remedy: isTaken
                     ? "choose another --name, or add --anew if you know that it does not run there"
                     : "see `turntable resolve \(name)`, and `turntable fence` if that host is gone")
+        }
+        if let unconfirmed = history.unconfirmed, !incoming, !anew {
+            throw TurntableError(
+                .refused, "starting \(name)",
+                "it was taken over here under epoch \(unconfirmed.epoch.value), and its source has not confirmed that: "
+                    + "it may have been told that this host is off",
+                remedy: "ask it: `turntable resolve \(name)` there; add --anew if that says COMMITTED")
         }
         return history.highestEpoch.next
     }

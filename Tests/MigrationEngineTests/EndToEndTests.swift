@@ -46,7 +46,7 @@ internal import WireFormat
         _ = try stage.run().source.get()
         #expect(
             stage.conversation == [
-                "S offer", "T offered", "S handoff", "T committed", "S digests", "S digests", "S digests", "T verified",
+                "S offer", "T offered", "S handoff", "T committed", "S confirmed", "S digests", "S digests", "S digests", "T verified",
             ])
     }
 

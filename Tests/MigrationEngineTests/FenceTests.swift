@@ -150,6 +150,56 @@ internal import WireFormat
         #expect(try stage.sourceJournals().open("fake").history().outcome(epoch) != .committed)
     }
 
+    // MARK: - At the target
+
+    /// A source that knows takes no fence: only then may a machine that crashed at its target be started there.
+    @Test func theTargetKnowsThatTheSourceKnows() throws {
+        let stage = try Stage(seed: 8)
+        _ = try stage.run().source.get()
+        let history = try stage.targetJournals().open("fake").history()
+        #expect(history.records.map(\.kind) == [.offered, .committed, .confirmed] && history.unconfirmed == nil)
+        // Once is enough.
+        let serving = stage.receive()
+        let record = try #require(history.records.first)
+        let control = try stage.loopback.connectControl()
+        try control.send(.confirmed(Query(machine: "fake", epoch: epoch, session: record.session)))
+        // It ends the connection when it has dealt with that.
+        while (try? control.receive(within: .seconds(5))) != nil {}
+        stage.reception.interrupt()
+        _ = serving.outcome()
+        #expect(try stage.targetJournals().open("fake").history().records.count == 3)
+    }
+
+    @Test func aSourceThatLeftBeforeItKnewConfirmsLater() throws {
+        let stage = try Stage(seed: 9)
+        stage.host.whenLoading = { [unowned stage] () throws(TurntableError) in stage.loopback.cut() }
+        let (sent, _) = stage.run()
+        #expect(sent.error?.kind == .relinquished)
+        func unconfirmed() throws -> Epoch? { try stage.targetJournals().open("fake").history().unconfirmed?.epoch }
+        #expect(try unconfirmed() == epoch)
+        // The next sender hears it from the journal there, and says that it has.
+        let serving = stage.receive()
+        _ = try stage.send().get()
+        #expect(eventually { (try? unconfirmed()) == .some(nil) })
+        stage.reception.interrupt()
+        _ = serving.outcome()
+    }
+
+    @Test func whatStartsAMachineEndsTheDoubt() throws {
+        let journal = try journal([])
+        func log(_ role: JournalRecord.Role, _ kind: JournalRecord.Kind, _ epoch: UInt64) throws {
+            try journal.log(JournalRecord(role: role, kind: kind, epoch: Epoch(epoch), session: SessionID(high: 1, low: epoch)))
+        }
+        try log(.target, .offered, 2)
+        #expect(try journal.history().unconfirmed == nil)
+        try log(.target, .committed, 2)
+        #expect(try journal.history().unconfirmed?.epoch == Epoch(2))
+        try log(.target, .confirmed, 1)
+        #expect(try journal.history().unconfirmed?.epoch == Epoch(2))
+        try log(.source, .started, 3)
+        #expect(try journal.history().unconfirmed == nil)
+    }
+
     @Test func aStatementSaysWhoSaysWhat() throws {
         let record = JournalRecord(role: .source, kind: .fenced, epoch: Epoch(2), session: SessionID(high: 1, low: 2), detail: "alice")
         var other = record

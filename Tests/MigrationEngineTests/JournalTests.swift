@@ -198,7 +198,7 @@ struct JournalTests {
         stage.source.end()
         #expect(report.epoch == 43 && report.attachments == 1)
         // Never two at once.
-        #expect(try stage.targetJournals().open("fake").history().records.map(\.kind) == [.offered, .refused, .offered, .committed])
+        #expect(try stage.targetJournals().open("fake").history().records.map(\.kind) == [.offered, .refused, .offered, .committed, .confirmed])
         #expect(try #require(stage.host.machine).memory.differences(from: stage.source.memory) == [])
     }
 

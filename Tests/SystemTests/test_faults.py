@@ -167,7 +167,9 @@ class Case:
         self.assert_intact()
         self.receive_again()
         self.assert_resolved("COMMITTED", "COMMITTED")
-        self.assert_journals(["committed"], ["offered", "committed"], epoch=self.lab.status(side="target")["epoch"])
+        epoch = self.lab.status(side="target")["epoch"]
+        test.assertEqual(self.lab.journal("source", epoch)[-1], "committed")
+        wait_for("the target to know that the source knows", lambda: self.lab.journal("target", epoch) == ["offered", "committed", "confirmed"])
         wait_for("the remains to go", lambda: not (self.lab.run_directory("source") / "m").exists())
         test.assertEqual(sorted(path.name for path in (self.lab.run_directory("target") / "m").iterdir()), ["machine.json", "qmp.sock"])
         test.assertEqual(self.lab.status(side="target")["state"], "here")
@@ -255,8 +257,12 @@ def crashed_at_target(case, victim):
     case.receive_again()
     case.expect(case.sender, 0)
     case.assert_resolved("COMMITTED", "COMMITTED")
-    case.assert_journals(["committed"], ["offered", "committed"])
     wait_for("the remains to go", lambda: not (case.lab.run_directory("source") / "m").exists())
+    starts_at_target(case)
+
+
+def starts_at_target(case):
+    wait_for("the target to know that the source knows", lambda: case.lab.journal("target")[-1] == "confirmed")
     case.lab.machine(side="target", **MACHINE, **case.there)
     case.target.wait_advance()
     case.assert_intact()
@@ -348,6 +354,21 @@ class HandedOff(SystemTest):
         self.assertEqual(self.lab.status()["epoch"], 4)
         self.assertEqual(self.lab.journal("source", epoch=4), ["started"])
         self.assertEqual(self.lab.resolve()[0], "STARTED")
+
+    def test_start_at_the_target_that_the_source_does_not_know_of(self):
+        case = Case(self, self.lab, "answer")
+        case.kill("send")
+        case.expect(case.receiver, 0)
+        os.kill(case.target.number, signal.SIGKILL)
+        start = ("run", "--name", "m", "--run-dir", self.lab.run_directory("target"), "--", *self.lab.command("target", "m", **MACHINE))
+        wait_for("the end of the machine", lambda: self.lab.status(side="target") is None)
+        self.assert_error(self.lab.turntable(*start), 3, "not confirmed", "resolve", "--anew")
+        # Whoever learns it at the source tells the target.
+        case.receive_again()
+        self.assertEqual(self.lab.resolve()[0], "COMMITTED")
+        case.send_again()
+        self.assertFalse((self.lab.run_directory("source") / "m").exists())
+        starts_at_target(case)
 
     def test_no_fence_while_somebody_can_answer(self):
         case = Case(self, self.lab, "handoff")

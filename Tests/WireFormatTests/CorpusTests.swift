@@ -36,7 +36,7 @@ struct CorpusTests {
                 rest = rest.dropFirst(8 + length)
             }
         }
-        #expect(kinds == Set(1...14))
+        #expect(kinds == Set(1...15))
     }
 
     @Test func frames() throws {

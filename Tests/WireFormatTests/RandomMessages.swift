@@ -76,6 +76,7 @@ extension SeededGenerator {
                     epoch: Epoch(number()), host: identifier(), state: Resolution.State.allCases.randomElement(using: &self)!,
                     detail: text(atMost: Limits.reasonBytes), signature: bytes(Int.random(in: 0...200, using: &self)))),
             .keys(Keys(encapsulated: bytes(Int.random(in: 0...64, using: &self)), nonce: bytes(Int.random(in: 0...64, using: &self)))),
+            .confirmed(Query(machine: text(atMost: Limits.nameBytes), epoch: Epoch(number()), session: identifier())),
         ]
     }
 
