@@ -81,7 +81,8 @@ extension SourceMigration {
             machine.forgetSession()
             throw error
         }
-        ledger.begin(.random(), epoch, streams: options.streams, wasRunning: machine.isRunning)
+        var chance = Chance()
+        ledger.begin(.random(using: &chance), epoch, streams: options.streams, wasRunning: machine.isRunning)
         ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
         if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
         return SourceSession(ledger, journal, dirtyLog)
