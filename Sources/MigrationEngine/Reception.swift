@@ -120,11 +120,14 @@ public final class Reception: Sendable {
                 // It has just ended, and is taken off the table any moment; then the journal knows.
                 Clock.sleep(Limits.greetingPollTime)
             case .new(let session):
-                if try answerFromJournal(offer, attachment) {
+                let isAnswered: Bool
+                do throws(TurntableError) { isAnswered = try answerFromJournal(offer, attachment) } catch {
                     state.update { $0.sessions[offer.session] = nil }
-                    return attachment.end()
+                    throw error
                 }
-                return run(session, attachment)
+                guard isAnswered else { return run(session, attachment) }
+                state.update { $0.sessions[offer.session] = nil }
+                return attachment.end()
             }
         }
     }
@@ -158,7 +161,8 @@ public final class Reception: Sendable {
 
     /// A session that ended here: its source missed the answer. True if it has it now.
     private func answerFromJournal(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) -> Bool {
-        let history = try journals.open(offer.machine).history()
+        let journal = try journals.open(offer.machine)
+        let history = try journal.history()
         let record = history.records(of: .target, offer.epoch).last { $0.session == offer.session }
         switch (history.target(offer.epoch), record) {
         case (.owning, .some):
@@ -167,8 +171,10 @@ public final class Reception: Sendable {
                 try machine.resume()
                 machine.forgetSession()
             }
+            try journal.sync()
             try attachment.control.send(.committed(Committed(epoch: offer.epoch)))
         case (.refused, let record?):
+            try journal.sync()
             try attachment.control.send(.refused(Refusal(epoch: offer.epoch, reason: record.detail, signature: record.signature)))
         default: return false
         }
@@ -176,22 +182,17 @@ public final class Reception: Sendable {
     }
 
     private func resolve(_ query: Query) throws(TurntableError) -> Resolution {
-        let live = state.update { state in
-            let live = state.sessions[query.session]
-            if live == nil { state.resolving.insert(query.session) }
-            return live
+        let isLive = state.update { state in
+            let isLive = state.sessions[query.session] != nil
+            if !isLive { state.resolving.insert(query.session) }
+            return isLive
         }
-        if let live {
-            return Resolution(
-                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .unknown,
-                detail: live.isCommitted ? "it runs" : "it waits for the source to go on (`turntable send` there)")
-        }
-        defer { state.update { $0.resolving.remove(query.session) } }
-        return try TargetResolver(host: host, journals: journals, sign: options.sign).resolve(query)
+        defer { if !isLive { state.update { $0.resolving.remove(query.session) } } }
+        return try TargetResolver(host: host, journals: journals, sign: options.sign).resolve(query, isLive: isLive)
     }
 }
 
-/// Says what became of an epoch that no session of this process is about, and refuses it where that is safe.
+/// Says what became of an epoch, and refuses it where that is safe.
 public struct TargetResolver: Sendable {
     private let host: any TargetHost
     private let journals: Journals
@@ -203,20 +204,25 @@ public struct TargetResolver: Sendable {
         self.sign = sign
     }
 
-    public func resolve(_ query: Query) throws(TurntableError) -> Resolution {
+    /// - Parameter isLive: a session of this process is about it. What was decided before is said all the same.
+    public func resolve(_ query: Query, isLive: Bool = false) throws(TurntableError) -> Resolution {
         let journal = try journals.open(query.machine)
         let history = try journal.history()
         func answer(_ state: Resolution.State, _ detail: String, _ signature: [UInt8] = []) -> Resolution {
             Resolution(epoch: query.epoch, host: journals.host, state: state, detail: detail, signature: signature)
         }
         switch history.target(query.epoch) {
-        case .owning: return answer(.committed, "the machine is this host's")
+        case .owning:
+            // It may have been decided this instant, and is not said before it is durable.
+            try journal.sync()
+            return answer(.committed, "the machine is this host's")
         case .refused:
+            try journal.sync()
             let record = history.records(of: .target, query.epoch).last { $0.kind == .refused || $0.kind == .fenced }
             return answer(.refused, record?.detail ?? "", record?.signature ?? [])
         case .offered where !history.mayRefuse(query.epoch):
             return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it; nothing of it runs now")
-        case .offered where host.isWaiting(query.machine, query.session):
+        case .offered where isLive || host.isWaiting(query.machine, query.session), .idle where isLive:
             return answer(.unknown, "what it has of the machine waits here for the source to go on (`turntable send` there)")
         case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")
         case .offered:

@@ -56,6 +56,8 @@ public final class SourceMigration: Sendable {
         var senders: [StripeSender] = []
         /// What the target said, when it was more than a heartbeat.
         var answer: Answer?
+        /// What it said of the memory, which it may say before it says that it runs the machine.
+        var verified: Verified?
         var lastHeard = Nanoseconds.zero
         var lastPing = Nanoseconds.zero
     }
@@ -63,7 +65,6 @@ public final class SourceMigration: Sendable {
         case offered(Offered)
         case refused(Refusal)
         case committed(Committed)
-        case verified(Verified)
         case lost(TurntableError)
     }
 

@@ -42,7 +42,6 @@ extension TargetMigration {
         var verified: Verified?
         do throws(TurntableError) {
             try journal.sync()
-            state.update { $0.isDurable = true }
             try attachment.control.send(.committed(committed))
             if offer.verification == .after { verified = try compareLater(attachment, arrival) }
         } catch {
