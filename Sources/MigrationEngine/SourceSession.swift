@@ -94,7 +94,7 @@ extension SourceMigration {
         let dirtyLog = try machine.startDirtyLog(streams: ledger.streams, isContinued: true)
         if !dirtyLog.isContinued, !isHandedOff {
             report(.note("this dirty log does not outlive its process: everything is sent again"))
-            ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
+            ledger.repeatAll { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
         }
         let session = SourceSession(ledger, journal, dirtyLog)
         session.isOffered = true
