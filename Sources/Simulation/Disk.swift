@@ -10,6 +10,7 @@ final class Disk {
     private(set) var cached: [UInt8] = []
     private var durable: [UInt8] = []
     private var writer: SimulatedProcess?
+    private var fullUntil = Nanoseconds.zero
     private let free = WaitQueue()
     private var world: World { host.world }
 
@@ -23,6 +24,8 @@ final class Disk {
             let kept = rest.prefix(world.chance.pick(0..<rest.count + 1))
             durable += kept
             if world.chance.once(in: 4) { durable += [UInt8](repeating: 0, count: rest.count - kept.count) }
+            // Blocks are not written in order: a later one may be there without an earlier one.
+            if world.chance.once(in: 4) { durable = withoutBlock(from: cached.count - rest.count) }
         } else if world.chance.once(in: 2) {
             durable = cached
         }
@@ -30,8 +33,20 @@ final class Disk {
         writer = nil
     }
 
-    fileprivate func append(_ bytes: [UInt8], _ process: SimulatedProcess) {
+    private static let blockBytes = 256
+
+    /// The cache's bytes, but for what of its first block that was not durable is from `start` on.
+    private func withoutBlock(from start: Int) -> [UInt8] {
+        var bytes = cached
+        for index in start..<min((start / Self.blockBytes + 1) * Self.blockBytes, bytes.count) { bytes[index] = 0 }
+        return bytes
+    }
+
+    func fill(for time: Nanoseconds) { fullUntil = world.scheduler.time + time }
+
+    fileprivate func append(_ bytes: [UInt8], _ process: SimulatedProcess) throws(TurntableError) {
         world.at(.append, host)
+        if world.scheduler.time < fullUntil { throw TurntableError(.unsupported, "writing the journal", "the disk is full") }
         if world.plan.mutation == .buffersJournal {
             process.unwritten += bytes
         } else {
@@ -78,7 +93,7 @@ final class DiskStore: AppendStore, @unchecked Sendable {
     init(_ disk: Disk, _ process: SimulatedProcess) { (self.disk, self.process) = (disk, process) }
 
     func contents() -> [UInt8] { disk.contents(process) }
-    func append(_ bytes: [UInt8]) { disk.append(bytes, process) }
+    func append(_ bytes: [UInt8]) throws(TurntableError) { try disk.append(bytes, process) }
     func sync() { disk.sync(process) }
     func truncate(to count: Int) { disk.truncate(to: count) }
     func locked<Value>(_ body: () throws(TurntableError) -> Value) throws(TurntableError) -> Value {

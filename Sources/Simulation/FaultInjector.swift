@@ -58,6 +58,7 @@ final class FaultInjector {
         let target = world.other(than: source)
         switch fault {
         case .killSource: sender.map(world.kill)
+        case .killSourceLate: sender.map(world.killLeavingLateWords)
         case .killTarget: target.receiver.map(world.kill)
         case .killCurrent: world.scheduler.current.process.map(world.kill)
         case .crashSourceHost: world.crash(source)
@@ -69,12 +70,15 @@ final class FaultInjector {
         case .reset: world.line.reset(isHalf: false)
         case .halfReset: world.line.reset(isHalf: true)
         case .stall: world.line.stall(for: .milliseconds(Double(world.chance.pick(10..<5000))))
+        case .repeatWords: world.line.repeatWords(from: source, to: target)
+        case .fillSourceDisk: source.disk.fill(for: .milliseconds(Double(world.chance.pick(10..<5000))))
+        case .fillTargetDisk: target.disk.fill(for: .milliseconds(Double(world.chance.pick(10..<5000))))
         // On a thread of the process, as a signal's is: it may wait.
         case .cancel:
             if let sender, !sender.isDead, let interrupt = sender.interrupt { world.scheduler.add("signal", sender, interrupt) }
         case .interruptReceiver:
             if let receiver = target.receiver, let interrupt = receiver.interrupt { world.scheduler.add("signal", receiver, interrupt) }
-        case .failSave, .failLoad: failing.insert(fault)
+        case .failPrepare, .failPause, .failSave, .failLoad: failing.insert(fault)
         }
     }
 }

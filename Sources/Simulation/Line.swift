@@ -28,6 +28,8 @@ final class Pipe {
     /// The writer is told that nobody reads any more.
     private var isBroken = false
     private let change = WaitQueue()
+    /// What was written first, of a connection whose words may be said again.
+    private(set) var words: [UInt8] = []
 
     init(_ line: Line, capacity: Int) {
         self.line = line
@@ -55,6 +57,7 @@ final class Pipe {
 
     private func put(_ bytes: [UInt8]) {
         unread += bytes.count
+        if words.count < 16 << 10 { words += bytes.prefix(16 << 10) }
         guard !isVoid else { return }
         lastArrival = max(lastArrival, line.departure()) + line.time(for: bytes.count)
         segments.append(Segment(arrives: lastArrival, bytes: bytes))
@@ -259,6 +262,19 @@ final class Line {
         pipes[world.chance.pick(0..<pipes.count)].delay(until: world.scheduler.time + time)
     }
 
+    /// Says on a connection of its own what was said on a control stream before.
+    func repeatWords(from source: SimulatedHost, to target: SimulatedHost) {
+        let words = pipes.map(\.words).filter { ControlWords.areOfSource($0) }
+        guard source.isUp, !words.isEmpty else { return }
+        let said = words[world.chance.pick(0..<words.count)]
+        let (line, world) = (self, world)
+        _ = world.start("echo", on: source) { process in
+            guard let connection = try? line.connect(process, to: target) else { return }
+            try? connection.write(said)
+            world.scheduler.sleep(.milliseconds(Double(world.chance.pick(0..<4000))))
+        }
+    }
+
     /// A process ended: its host's kernel ends its connections. What it wrote arrives, or is lost with a reset.
     func end(_ process: SimulatedProcess) {
         for endpoint in process.endpoints {
@@ -277,5 +293,12 @@ final class Line {
             endpoint.outgoing.silence()
             process.host.whenUp.append { endpoint.incoming.stopReading() }
         }
+    }
+}
+
+private enum ControlWords {
+    static func areOfSource(_ words: [UInt8]) -> Bool {
+        guard words.count > Preface.bytes, let preface = try? Preface.decode(Array(words.prefix(Preface.bytes))) else { return false }
+        return preface.role == .control
     }
 }

@@ -34,6 +34,8 @@ final class Machine: @unchecked Sendable {
     /// What its devices have come to.
     var devices: UInt64 = 0
     private(set) var user: SimulatedProcess?
+    /// The adapter that has its lock, as long as that lives.
+    private weak var holder: AnyObject?
     private var marks = Guest.regionPages.map { PageBitmap(pages: PageCount($0)) }
     private var isLogging = false
     /// Times that it lost its receiver.
@@ -49,13 +51,15 @@ final class Machine: @unchecked Sendable {
     }
 
     var isAlive: Bool { stage != .gone }
-    private var hasUser: Bool { user.map { !$0.isDead } ?? false }
+    private var hasUser: Bool { holder != nil && user.map { !$0.isDead } ?? false }
 
-    /// One living process at a time has it.
-    func take(_ process: SimulatedProcess, _ what: String) throws(TurntableError) {
-        guard !hasUser || user === process else { throw TurntableError(.refused, "\(what) m", "it is being moved already") }
-        user = process
+    /// One adapter of a living process at a time has it.
+    func take(_ process: SimulatedProcess, for adapter: AnyObject, _ what: String) throws(TurntableError) {
+        guard !hasUser else { throw TurntableError(.refused, "\(what) m", "it is being moved already") }
+        (user, holder) = (process, adapter)
     }
+    /// A machine that nobody receives any more makes room.
+    func endIfForsaken() { if isIncoming, stage == .incoming, !hasUser { die("to make room") } }
     func leave() { user = nil }
 
     // MARK: - Its life

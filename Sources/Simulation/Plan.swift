@@ -6,11 +6,16 @@ internal import WireFormat
 /// What may happen to it.
 enum Fault: String, CaseIterable {
     case killSource, killTarget, killCurrent
+    /// What it said last comes later than what its successor says.
+    case killSourceLate
     case crashSourceHost, crashTargetHost
     case killSourceMachine, killTargetMachine
     case silence, longSilence, reset, halfReset, stall
+    /// What was said on a control stream is said again, on another connection.
+    case repeatWords
+    case fillSourceDisk, fillTargetDisk
     case cancel, interruptReceiver
-    case failSave, failLoad
+    case failPrepare, failPause, failSave, failLoad
 }
 
 /// When it does, counted from the fault before it, or from the beginning.
@@ -25,6 +30,8 @@ enum Trigger {
 struct Plan {
     var mutation: Mutation?
     var faults: [(Fault, Trigger)] = []
+    /// How seldom another thread goes on where it could.
+    var passesOnceIn: UInt64
     // The line.
     var delay: Nanoseconds
     var jitter: Nanoseconds
@@ -54,6 +61,7 @@ struct Plan {
     init(seed: UInt64, mutation: Mutation?) {
         var chance = SeededGenerator(seed: seed ^ 0x5eed)
         self.mutation = mutation
+        passesOnceIn = chance.pick([1, 2, 4, 8])
         delay = chance.pick([.microseconds(50), .milliseconds(1), .milliseconds(10), .milliseconds(90)])
         jitter = chance.once(in: 2) ? .zero : Nanoseconds(delay.value / 2 + 1)
         lossOnceIn = chance.pick([0, 0, 200, 40, 10])

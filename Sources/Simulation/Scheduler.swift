@@ -68,7 +68,11 @@ final class Scheduler: Substitute, @unchecked Sendable {
     var latest = Nanoseconds.seconds(4000)
     static let stepLimit = 2_000_000
 
-    init(seed: UInt64, stacks: StackPool) {
+    /// How seldom another goes on where it could.
+    private let passesOnceIn: UInt64
+
+    init(seed: UInt64, passesOnceIn: UInt64, stacks: StackPool) {
+        self.passesOnceIn = passesOnceIn
         generator = SeededGenerator(seed: seed)
         self.stacks = stacks
         main = Fiber(0, "main", nil, nil, nil)
@@ -179,7 +183,7 @@ final class Scheduler: Substitute, @unchecked Sendable {
 
     /// A point at which another may go on; more often than not none does.
     func pass() {
-        guard generator.next() & 3 == 0 else { return }
+        guard generator.once(in: passesOnceIn) else { return }
         yield()
     }
 

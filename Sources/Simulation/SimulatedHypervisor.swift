@@ -20,12 +20,12 @@ final class SimulatedSource: SourceMachine, @unchecked Sendable {
             throw TurntableError(.hypervisor, "attaching to m", "there is no such machine here")
         }
         guard !machine.isIncoming else { throw TurntableError(.refused, "moving m", "it has not arrived here itself") }
-        try machine.take(process, "moving")
+        self.machine = machine
+        isRunning = machine.stage == .running
+        try machine.take(process, for: self, "moving")
         if machine.stage == .saved, !machine.hasLedger {
             throw TurntableError(.refused, "moving m", "its state was saved already")
         }
-        self.machine = machine
-        isRunning = machine.stage == .running
     }
 
     var epoch: Epoch { machine.epoch }
@@ -53,6 +53,7 @@ final class SimulatedSource: SourceMachine, @unchecked Sendable {
     func pause() throws(TurntableError) {
         world.at(.pause, machine.host)
         try checkAlive()
+        if world.faults.takeFailure(.failPause) { throw TurntableError(.hypervisor, "pausing m", "it failed") }
         world.scheduler.sleep(.microseconds(world.chance.pick(100..<2000)))
         try checkAlive()
         guard (machine.stage == .running) == isRunning || isStoppedByUs else {
@@ -110,29 +111,26 @@ final class SimulatedTargetHost: TargetHost, @unchecked Sendable {
 
     func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
         world.at(.prepare, host)
-        if let old = host.machine, old.isIncoming, old.epoch <= offer.epoch, old.stage == .incoming,
-            (try? old.take(process, "ending")) != nil
-        {
-            old.die("to make room")
-        }
+        if let old = host.machine, old.epoch <= offer.epoch { old.endIfForsaken() }
+        if world.faults.takeFailure(.failPrepare) { throw TurntableError(.hypervisor, "starting m", "it failed") }
         if let old = host.machine, old.isAlive {
             throw TurntableError(.refused, "starting m", "a machine of that name runs at the target already")
         }
         let machine = world.makeMachine(on: host, .incoming, offer.epoch)
         machine.beginWaiting(resumeWindow)
-        try machine.take(process, "receiving")
+        let adapter = try SimulatedTarget(machine, offer, process)
         world.scheduler.sleep(.milliseconds(Double(world.chance.pick(1..<80))))
         world.at(.prepared, host)
         guard machine.isAlive else { throw TurntableError(.hypervisor, "starting m", "it did not come up") }
         machine.session = offer.session
-        return SimulatedTarget(machine, offer, process)
+        return adapter
     }
 
     func find(_ offer: Offer) throws(TurntableError) -> (any TargetMachine)? {
         guard let machine = host.machine, machine.isIncoming, machine.session == offer.session else { return nil }
-        try machine.take(process, "receiving")
+        let adapter = try SimulatedTarget(machine, offer, process)
         world.tally.takenUp += 1
-        return SimulatedTarget(machine, offer, process)
+        return adapter
     }
 
     func isWaiting(_ machine: String, _ session: SessionID) -> Bool {
@@ -151,11 +149,12 @@ final class SimulatedTarget: TargetMachine, @unchecked Sendable {
     private var isOurs = true
     private var world: World { machine.host.world }
 
-    init(_ machine: Machine, _ offer: Offer, _ process: SimulatedProcess) {
+    init(_ machine: Machine, _ offer: Offer, _ process: SimulatedProcess) throws(TurntableError) {
         (self.machine, self.process) = (machine, process)
         (session, epoch) = (offer.session, offer.epoch)
         isRunning = offer.description == [1]
         hasDeviceState = [.loaded, .running, .stopped].contains(machine.stage)
+        try machine.take(process, for: self, "receiving")
     }
 
     var pages: any PageSink { machine.memory }

@@ -85,7 +85,7 @@ final class World: @unchecked Sendable {
         self.trace = trace
         plan = Plan(seed: seed, mutation: mutation)
         chance = SeededGenerator(seed: seed ^ 0xc4a5)
-        scheduler = Scheduler(seed: seed, stacks: pools.stacks)
+        scheduler = Scheduler(seed: seed, passesOnceIn: plan.passesOnceIn, stacks: pools.stacks)
         memories = pools.memories
         hosts = [SimulatedHost(0, self), SimulatedHost(1, self)]
         scheduler.betweenSteps = { [unowned self] in
@@ -145,6 +145,17 @@ final class World: @unchecked Sendable {
         scheduler.abandon(process.fibers)
         process.host.machine?.loseUser(process)
         scheduler.wake(process.ended)
+    }
+
+    /// Kills a process whose last words are on the line for long: they arrive after what its successor says.
+    func killLeavingLateWords(_ process: SimulatedProcess) {
+        let arrival = scheduler.time + .milliseconds(Double(chance.pick(50..<6000)))
+        for endpoint in process.endpoints {
+            endpoint.outgoing.delay(until: arrival)
+            endpoint.shutDown()
+        }
+        process.endpoints = []
+        kill(process)
     }
 
     func crash(_ host: SimulatedHost) {
