@@ -105,6 +105,10 @@ public final class Reception: Sendable {
     private enum Place {
         case new(TargetMigration)
         case known(TargetMigration)
+        /// An earlier attempt of the same machine, whose source does not come back to it: it makes room.
+        case after(TargetMigration)
+        /// Somebody asks what became of the session.
+        case later
         case none(String)
     }
 
@@ -119,6 +123,10 @@ public final class Reception: Sendable {
                 if session.attach(attachment, offer) { return }
                 // It has just ended, and is taken off the table any moment; then the journal knows.
                 Clock.sleep(Limits.greetingPollTime)
+            case .after(let earlier):
+                _ = earlier.cancel("the source offers it anew, under epoch \(offer.epoch.value)")
+                Clock.sleep(Limits.greetingPollTime)
+            case .later: Clock.sleep(Limits.greetingPollTime)
             case .new(let session):
                 let isAnswered: Bool
                 do throws(TurntableError) { isAnswered = try answerFromJournal(offer, attachment) } catch {
@@ -135,10 +143,10 @@ public final class Reception: Sendable {
     private func place(for offer: Offer) -> Place {
         state.update { state in
             if let session = state.sessions[offer.session] { return .known(session) }
+            if state.resolving.contains(offer.session) { return .later }
+            if let earlier = state.sessions.values.first(where: { $0.isForsaken(for: offer) }) { return .after(earlier) }
             let isDone = once && state.outcome != nil
-            if state.isInterrupted || isDone || state.resolving.contains(offer.session)
-                || state.sessions.count >= (once ? 1 : Limits.sessions)
-            {
+            if state.isInterrupted || isDone || state.sessions.count >= (once ? 1 : Limits.sessions) {
                 return .none("this receiver is busy")
             }
             let session = TargetMigration(offer, host: host, journals: journals, options: options, report: reports.event)

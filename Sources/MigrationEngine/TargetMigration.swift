@@ -82,6 +82,13 @@ public final class TargetMigration: Sendable {
         return true
     }
 
+    /// It has lost its source, which offers the machine anew: it gave this attempt up, and that was not heard here.
+    func isForsaken(for newer: Offer) -> Bool {
+        guard newer.machine == offer.machine, newer.epoch > offer.epoch else { return false }
+        let (phase, right, current, next) = state.read { ($0.phase, $0.right, $0.current, $0.next) }
+        return phase < .handedOff && right == .offered && next == nil && current?.isEnded == true
+    }
+
     /// Ends the session before the hand-off. False if this end owns the machine already.
     public func cancel(_ reason: String) -> Bool {
         // In one step: what is our own is not ended by a cancel that came too late.

@@ -55,4 +55,29 @@ internal import WireFormat
         stage.targetDisk.crash()
         #expect(try journal.history().records.count == 2)
     }
+
+    /// The source gave up, its last words were lost with the line, and it offers the machine anew before the target has given up.
+    @Test func anAttemptWhoseEndWasNotHeardMakesRoom() throws {
+        let stage = try Stage(seed: 24, rate: BitRate(bitsPerSecond: 30e6))
+        stage.options.resumeWindow = .seconds(60)
+        stage.fromSource = { [unowned stage] message in
+            guard case .abort = message else { return [message] }
+            stage.loopback.cut()
+            return []
+        }
+        stage.whenReported = { event, stage in if case .progress = event { _ = stage.migration.cancel() } }
+        let serving = stage.receive()
+        #expect(stage.send().error?.kind == .cancelled)
+        let first = try #require(stage.host.machine)
+        stage.host.whenPreparing = { () throws(TurntableError) in
+            if !first.isDiscarded { throw TurntableError(.refused, "preparing", "a machine of that name is here") }
+        }
+        stage.whenReported = { _, _ in }
+        let outcome = stage.send()
+        stage.reception.interrupt()
+        _ = serving.outcome()
+        stage.source.end()
+        _ = try outcome.get()
+        #expect(try #require(stage.host.machine).memory.differences(from: stage.source.memory) == [])
+    }
 }
