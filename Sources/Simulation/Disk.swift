@@ -9,6 +9,9 @@ final class Disk {
     private let host: SimulatedHost
     private(set) var cached: [UInt8] = []
     private var durable: [UInt8] = []
+    /// Changes of the cache, and the last of them that is durable.
+    private var changes = 0
+    private var durableChanges = 0
     private var writer: SimulatedProcess?
     private var fullUntil = Nanoseconds.zero
     private let free = WaitQueue()
@@ -51,6 +54,7 @@ final class Disk {
             process.unwritten += bytes
         } else {
             cached += bytes
+            changes += 1
         }
         world.journalChanged(host)
         world.at(.appended, host)
@@ -61,16 +65,19 @@ final class Disk {
     fileprivate func sync(_ process: SimulatedProcess) {
         world.at(.sync, host)
         let seen = contents(process)
+        if !process.unwritten.isEmpty { changes += 1 }
+        let seenChanges = changes
         world.scheduler.sleep(.microseconds(world.chance.pick(50..<5000)))
         cached += process.unwritten
         process.unwritten = []
-        // What was written meanwhile may be there too, or not.
-        if world.plan.mutation != .lyingDisk { durable = seen.count > cached.count ? cached : seen }
+        // What was written meanwhile may be there too, or not; what another sync made durable is.
+        if world.plan.mutation != .lyingDisk, seenChanges > durableChanges { (durable, durableChanges) = (seen, seenChanges) }
         world.at(.synced, host)
     }
 
     fileprivate func truncate(to count: Int) {
         cached.removeLast(cached.count - count)
+        changes += 1
         world.at(.appended, host)
     }
 
