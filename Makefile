@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest demo test bench fuzz model clean
+.PHONY: help packages build guest demo test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ guest: packages ## the guests that are moved in tests and demo, in .cache/guest
 demo: build guest ## a Linux machine moves there and back over a 1 Gb/s, 175 ms line while it works
 	$(BUILD)/turntable demo
 
-test: build guest ## every test: units, conformance, fuzz corpus, model, real QEMU machines, instruments
+test: build guest ## every test: units, conformance, fuzz corpus, model, simulation, real QEMU machines, instruments
 	perf/test
 
 bench: build guest ## the benchmarks of docs/performance.md, side by side with the alternatives
@@ -37,6 +37,10 @@ fuzz: ## the decoders under libFuzzer; SECONDS_EACH=60
 
 model: packages ## the model of the hand-off, checked by spin; and the mistakes that it must find
 	docs/model/check
+
+simulate: packages ## the engine in a world where everything fails, and whether its promises hold; SEEDS=10000
+	swift build -c release --product turntable-simulate
+	$(BUILD)/turntable-simulate --seeds $(or $(SEEDS),10000)
 
 clean: ## everything that was built
 	rm -rf .build .cache

@@ -43,6 +43,7 @@ let package = Package(
         .target(
             name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC, linkerSettings: [.linkedLibrary("xxhash")]),
         .target(name: "CTurntableCipher", dependencies: [crypto], path: "CShims/CTurntableCipher", cSettings: strictC),
+        .target(name: "CTurntableFibers", path: "CShims/CTurntableFibers", cSettings: strictC),
         library("TurntableCore"),
         library("TurntableLinux", ["TurntableCore", "CTurntableLinux"]),
         library("WireFormat", ["TurntableCore"]),
@@ -78,12 +79,20 @@ let package = Package(
             name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan",
             swiftSettings: strict),
         .target(
+            name: "Simulation",
+            dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
+            swiftSettings: testing),
+        .executableTarget(
+            name: "turntable-simulate", dependencies: ["Simulation", "TurntableCore", "TurntableLinux", argumentParser], path: "perf/simulate",
+            swiftSettings: testing),
+        .target(
             name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux", "Protection"], path: "Tests/TestSupport", swiftSettings: testing),
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
         tests("ProtectionTests", ["TestSupport", "TurntableCore", "WireFormat", "Protection", crypto]),
         tests("TidyTests", []),
+        tests("SimulationTests", ["Simulation", "turntable-simulate"]),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests(
             "ConformanceTests",

@@ -4,6 +4,7 @@
 //   header   = magic u64 | layout digest u64 | session | host (16 bytes each) | epoch u64 | streams u64 | wasRunning u64
 //              | deviceStateBytes u64 | marks u64; from byte 512 on 64 bytes a stream:
 //              started u64 | first u64 | end u64 | doubtfulUntil u64 | scanned region, first page, end page u64
+//              | floor u64
 //
 // Native byte order: nobody but this host reads it, on the boot that wrote it.
 
@@ -17,7 +18,7 @@ internal import TurntableLinux
         case magic, layout, sessionHigh, sessionLow, hostHigh, hostLow, epoch, streams, wasRunning, deviceStateBytes
     }
     enum StreamField: Int {
-        case started, first, end, doubtfulUntil, scanRegion, scanFirst, scanEnd
+        case started, first, end, doubtfulUntil, scanRegion, scanFirst, scanEnd, floor
     }
     /// An extent on its way: 16 bytes.
     struct Entry: BitwiseCopyable {

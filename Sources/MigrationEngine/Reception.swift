@@ -110,6 +110,8 @@ public final class Reception: Sendable {
         case known(TargetMigration)
         /// An earlier offer of the same machine holds it: its source withdrew that, and could not say so.
         case held(TargetMigration)
+        /// Somebody asks what became of the session.
+        case later
         case none(String)
     }
 
@@ -126,6 +128,7 @@ public final class Reception: Sendable {
                 if session.attach(attachment) { return }
                 // It has just ended, and is taken off the table any moment; then the journal knows.
                 Clock.sleep(Limits.greetingPollTime)
+            case .later: Clock.sleep(Limits.greetingPollTime)
             case .new(let session):
                 let answer = Result { () throws(TurntableError) in try answerFromJournal(offer, attachment) }
                 if case .success(nil) = answer { return run(session, attachment) }
@@ -147,12 +150,11 @@ public final class Reception: Sendable {
             if let session = state.sessions[offer.session] {
                 return session.isSame(offer, from: attachment.control.peerName) ? .known(session) : .none("it is not the offer of its session")
             }
+            if state.resolving.contains(offer.session) { return .later }
             let older = state.sessions.values.first { $0.offer.machine == offer.machine && $0.offer.epoch < offer.epoch }
             if let older, older.isFrom(attachment) { return .held(older) }
             let isDone = once && state.outcome != nil
-            if state.isInterrupted || isDone || state.resolving.contains(offer.session)
-                || state.sessions.count >= (once ? 1 : Limits.sessions)
-            {
+            if state.isInterrupted || isDone || state.sessions.count >= (once ? 1 : Limits.sessions) {
                 return .none("this receiver is busy")
             }
             let session = TargetMigration(
@@ -176,7 +178,8 @@ public final class Reception: Sendable {
 
     /// A session that ended here: its source missed the answer. What it is, if there is one; then the source has it now.
     private func answerFromJournal(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) -> TargetRight? {
-        let history = try journals.open(offer.machine).history()
+        let journal = try journals.open(offer.machine)
+        let history = try journal.history()
         let record = history.records(of: .target, offer.epoch).last { $0.session == offer.session }
         switch (history.target(offer.epoch), record) {
         case (.owning, .some):
@@ -185,9 +188,11 @@ public final class Reception: Sendable {
                 try machine.resume()
                 machine.forgetSession()
             }
+            try journal.sync()
             try attachment.control.send(.committed(Committed(epoch: offer.epoch)))
             return .owning
         case (.refused, let record?):
+            try journal.sync()
             try attachment.control.send(.refused(Refusal(epoch: offer.epoch, reason: record.detail, signature: record.signature)))
             return .refused
         default: return nil
@@ -220,22 +225,17 @@ public final class Reception: Sendable {
     }
 
     private func resolve(_ query: Query) throws(TurntableError) -> Resolution {
-        let live = state.update { state in
-            let live = state.sessions[query.session]
-            if live == nil { state.resolving.insert(query.session) }
-            return live
+        let isLive = state.update { state in
+            let isLive = state.sessions[query.session] != nil
+            if !isLive { state.resolving.insert(query.session) }
+            return isLive
         }
-        if let live {
-            return Resolution(
-                epoch: query.epoch, host: journals.host, state: live.isCommitted ? .committed : .waiting,
-                detail: live.isCommitted ? "it runs" : "it waits for the source to go on (`turntable send` there)")
-        }
-        defer { state.update { $0.resolving.remove(query.session) } }
-        return try TargetResolver(host: host, journals: journals, sign: options.sign).resolve(query)
+        defer { if !isLive { state.update { $0.resolving.remove(query.session) } } }
+        return try TargetResolver(host: host, journals: journals, sign: options.sign).resolve(query, isLive: isLive)
     }
 }
 
-/// Says what became of an epoch that no session of this process is about, and refuses it where that is safe.
+/// Says what became of an epoch, and refuses it where that is safe.
 public struct TargetResolver: Sendable {
     private let host: any TargetHost
     private let journals: Journals
@@ -247,20 +247,25 @@ public struct TargetResolver: Sendable {
         self.sign = sign
     }
 
-    public func resolve(_ query: Query) throws(TurntableError) -> Resolution {
+    /// - Parameter isLive: a session of this process is about it. What was decided before is said all the same.
+    public func resolve(_ query: Query, isLive: Bool = false) throws(TurntableError) -> Resolution {
         let journal = try journals.open(query.machine)
         let history = try journal.history()
         func answer(_ state: Resolution.State, _ detail: String, _ signature: [UInt8] = []) -> Resolution {
             Resolution(epoch: query.epoch, host: journals.host, state: state, detail: detail, signature: signature)
         }
         switch history.target(query.epoch) {
-        case .owning: return answer(.committed, "the machine is this host's")
+        case .owning:
+            // It may have been decided this instant, and is not said before it is durable.
+            try journal.sync()
+            return answer(.committed, "the machine is this host's")
         case .refused:
+            try journal.sync()
             let record = history.records(of: .target, query.epoch).last { $0.kind == .refused }
             return answer(.refused, record?.detail ?? "", record?.signature ?? [])
         case .offered where !history.mayRefuse(query.epoch):
             return answer(.unknown, "this host was restarted since it was offered the machine, and may have run it; nothing of it runs now")
-        case .offered where host.isWaiting(query.machine, query.session):
+        case .offered where isLive || host.isWaiting(query.machine, query.session), .idle where isLive:
             return answer(.waiting, "what it has of the machine waits here for the source to go on (`turntable send` there)")
         case .idle: return answer(.unknown, "this host's journal knows nothing of that epoch")
         case .offered:

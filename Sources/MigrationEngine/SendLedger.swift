@@ -100,6 +100,9 @@ final class SendLedger: @unchecked Sendable {
     private func trim(_ stream: Int, _ first: UInt64, _ end: UInt64) -> UInt64 {
         let arrived = confirmed[stream].frames.load(ordering: .relaxed)
         var first = first
+        // Before anything of them is forgotten.
+        memory[stream, .floor] = max(memory[stream, .floor], arrived)
+        LedgerMemory.order()
         while first < end, memory.entry(first, on: stream).sequence < arrived { first += 1 }
         if end - first < UInt64(LedgerMemory.ringEntries) { return first }
         if memory[stream, .doubtfulUntil] <= arrived { forEachDoubtful(stream) { region, run in doubtful[region].remove(run) } }
@@ -118,6 +121,25 @@ final class SendLedger: @unchecked Sendable {
         for (stream, count) in received.enumerated() where stream < confirmed.count {
             confirmed[stream].frames.store(count, ordering: .relaxed)
         }
+    }
+
+    /// Whether the target has less than it had once: it lost that, and what was in it is not remembered here any more.
+    func isBehind(_ received: [UInt64]) -> Bool {
+        received.enumerated().contains { stream, count in stream < streams && count < memory[stream, .floor] }
+    }
+
+    /// All of `populated` is to be sent, over whatever the target has of it.
+    func repeatAll(_ populated: (Int, (Range<Int>) -> Void) -> Void) {
+        for region in regions.indices {
+            populated(region) { pending[region].insert($0) }
+            // What is zero by now may not be zero there.
+            var next = 0
+            while let run = held[region].nextRun(from: next, to: held[region].pages) {
+                pending[region].insert(run)
+                next = run.upperBound
+            }
+        }
+        LedgerMemory.order()
     }
 
     /// A new attachment begins, and the target has received `received` frames of each stream: what was on its way beyond
@@ -139,9 +161,12 @@ final class SendLedger: @unchecked Sendable {
             if memory[stream, .doubtfulUntil] > count { forEachDoubtful(stream) { region, run in put(run, backIn: region) } }
             forEachDoubtful(stream) { region, run in doubtful[region].remove(run) }
             putBackScanned(stream)
+            // Before it is forgotten what those frames held.
+            memory[stream, .floor] = max(memory[stream, .floor], count)
             LedgerMemory.order()
             (memory[stream, .first], memory[stream, .end], memory[stream, .doubtfulUntil]) = (0, 0, 0)
             memory[stream, .started] = count
+            memory[stream, .floor] = count
             confirmed[stream].frames.store(count, ordering: .relaxed)
         }
         return PageCount(pagesLeft.value - before.value)
@@ -157,7 +182,7 @@ final class SendLedger: @unchecked Sendable {
         LedgerMemory.order()
         for stream in 0..<Limits.streams {
             (memory[stream, .first], memory[stream, .end], memory[stream, .doubtfulUntil], memory[stream, .started]) = (0, 0, 0, 0)
-            memory[stream, .scanEnd] = 0
+            (memory[stream, .scanEnd], memory[stream, .floor]) = (0, 0)
             confirmed[stream].frames.store(0, ordering: .relaxed)
         }
     }

@@ -28,7 +28,7 @@ extension SourceMigration {
                         state.said = .refused(Refusal(epoch: ledger.epoch, reason: reason))
                     case .abort(let reason): state.said = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.said = .committed(committed)
-                    case .verified(let verified) where state.right == .committed: state.said = .verified(verified)
+                    case .verified(let verified) where state.right == .relinquished || state.right == .committed: state.verified = verified
                     case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys,
                         .confirmed:
                         state.said = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
@@ -58,7 +58,7 @@ extension SourceMigration {
         case .lost(let error): throw error
         case .committed where state.read({ $0.right }) != .relinquished:
             throw TurntableError(.protocol, "the target", "it says that it runs a machine it was not given")
-        case .committed, .verified, .offered, nil: return
+        case .committed, .offered, nil: return
         }
     }
 

@@ -151,7 +151,7 @@ extension SourceMigration {
                 .relinquished, "the target",
                 "it answered for epoch \(committed.epoch.value) instead of \(session.epoch.value); \(Self.preserved)")
         case .lost(let error): throw TurntableError(.line, what, error.why)
-        case .verified, .offered: throw TurntableError(.line, what, "it sent a message that is not for now")
+        case .offered: throw TurntableError(.line, what, "it sent a message that is not for now")
         case nil: throw TurntableError(.line, what, "no answer for \(options.waits.commit)")
         }
     }

@@ -63,6 +63,8 @@ public final class SourceMigration: Sendable {
         var lost: TurntableError?
         /// What the target said before it left counts more than that it left.
         var answer: Answer? { said ?? lost.map { .lost($0) } }
+        /// What it said of the memory, which it may say before it says that it runs the machine.
+        var verified: Verified?
         var lastHeard = Nanoseconds.zero
         var lastPing = Nanoseconds.zero
     }
@@ -70,7 +72,6 @@ public final class SourceMigration: Sendable {
         case offered(Offered)
         case refused(Refusal)
         case committed(Committed)
-        case verified(Verified)
         case lost(TurntableError)
     }
 

@@ -128,10 +128,18 @@ extension SourceMigration {
         }
         let isFirst = ledger.host == .none
         ledger.host = offered.host
+        func populated(_ region: Int, _ body: (Range<Int>) -> Void) {
+            machine.pages.forEachPopulatedRun(in: RegionIndex(region), body)
+        }
         if offered.received.isEmpty {
             if !isFirst { report(.note("the target has nothing of this session any more: everything is sent again")) }
-            ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
+            ledger.restart(populated)
         } else {
+            // It said so in an Offered that did not get through.
+            if ledger.isBehind(offered.received) {
+                report(.note("the target has lost what it had of this session: everything is sent again"))
+                ledger.repeatAll(populated)
+            }
             let again = try ledger.rewind(to: offered.received)
             session.pagesSentAgain += again.value
             if session.attachments > 0 || again.value > 0 { report(.resumed(pagesSentAgain: again.value)) }

@@ -84,7 +84,8 @@ extension SourceMigration {
             machine.forgetSession()
             throw error
         }
-        ledger.begin(.random(), epoch, streams: options.streams, wasRunning: machine.isRunning)
+        var chance = Chance()
+        ledger.begin(.random(using: &chance), epoch, streams: options.streams, wasRunning: machine.isRunning)
         ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
         if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
         return SourceSession(ledger, journal, dirtyLog)
@@ -98,7 +99,7 @@ extension SourceMigration {
         let dirtyLog = try machine.startDirtyLog(streams: ledger.streams, isContinued: true)
         if !dirtyLog.isContinued, !isHandedOff {
             report(.note("this dirty log does not outlive its process: everything is sent again"))
-            ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
+            ledger.repeatAll { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
         }
         let session = SourceSession(ledger, journal, dirtyLog)
         session.isOffered = true

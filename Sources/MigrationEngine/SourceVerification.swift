@@ -48,12 +48,12 @@ extension SourceMigration {
             let deadline = Clock.now + options.waits.stall
             while Clock.now < deadline {
                 heartbeat()
-                switch state.wait(atMost: Limits.pollTime, until: { $0.answer }) {
-                case .verified(let verified): return verified
-                case .lost(let error): throw error
-                case nil: continue
-                default: throw TurntableError(.protocol, "the target", "it sent a message that is not for now")
+                let heard = state.wait(atMost: Limits.pollTime) { state -> Result<Verified, TurntableError>? in
+                    if let verified = state.verified { return .success(verified) }
+                    if case .lost(let error) = state.answer { return .failure(error) }
+                    return nil
                 }
+                if let heard { return try heard.get() }
             }
             throw TurntableError(.line, "the target", "it said nothing for \(options.waits.stall)")
         } catch {

@@ -34,8 +34,6 @@ public final class TargetMigration: Sendable {
     struct State {
         var phase = MigrationPhase.preparing
         var right = TargetRight.idle
-        /// What makes it the owner is on the disk.
-        var isDurable = false
         var isCancelled: String?
         /// A newer attachment than the one that is served.
         var next: TargetAttachment?
@@ -57,8 +55,6 @@ public final class TargetMigration: Sendable {
 
     public var phase: MigrationPhase { state.read { $0.phase } }
     public var right: TargetRight { state.read { $0.right } }
-    /// It owns the machine, and will know that after a crash of the host.
-    var isCommitted: Bool { state.read { $0.right == .owning && $0.isDurable } }
 
     /// What became of a migration that was received.
     public struct Outcome: Sendable {

@@ -38,7 +38,6 @@ extension TargetMigration {
         var verified: Verified?
         do throws(TurntableError) {
             try journal.sync()
-            state.update { $0.isDurable = true }
             try attachment.control.send(.committed(committed))
             try awaitConfirmed(attachment)
             try journal.log(record(.confirmed, peer: attachment.peer))

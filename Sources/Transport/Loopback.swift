@@ -105,7 +105,7 @@ public import WireFormat
 }
 
 /// One end of a connection of a ``Loopback``: bytes both ways. It ends when it is given up.
-public final class LoopbackConnection: Sendable {
+public final class LoopbackConnection: ByteConnection {
     private let incoming: LoopbackQueue
     private let outgoing: LoopbackQueue
 
@@ -122,40 +122,12 @@ public final class LoopbackConnection: Sendable {
         outgoing.close()
     }
 
-    /// Writes all of `bytes`, waiting for room as long as they move.
-    public func write(_ bytes: [UInt8]) throws(TurntableError) {
-        // The closure's error comes out as a value: withUnsafeBytes does not rethrow typed errors.
-        let failure: TurntableError? = unsafe bytes.withUnsafeBytes { bytes in
-            do throws(TurntableError) { try unsafe outgoing.write(bytes) } catch { return error }
-            return nil
-        }
-        if let failure { throw failure }
-    }
-
-    /// Reads exactly `count` bytes, each piece of them within `limit`.
-    public func read(_ count: Int, within limit: Nanoseconds) throws(TurntableError) -> [UInt8] {
-        var failure: TurntableError?
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-            do throws(TurntableError) {
-                try unsafe incoming.read(into: UnsafeMutableRawBufferPointer(buffer), within: limit)
-                filled = count
-            } catch {
-                failure = error
-            }
-        }
-        if let failure { throw failure }
-        return bytes
-    }
-
     /// Whether `count` bytes, or the end, can be read without waiting.
     func isReadable(_ count: Int) -> Bool { incoming.holds(count) }
-    /// Waits at most `limit` for a byte, or the end.
-    func waitReadable(within limit: Nanoseconds) -> Bool { incoming.waitForBytes(within: limit) }
-    /// Bytes that the far end has not read yet, and bytes that it has.
-    var sent: (unread: Int, read: Int) { outgoing.counts }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer) throws(TurntableError) {
-        try unsafe incoming.read(into: buffer, within: Limits.stallTime)
+    public func waitReadable(within limit: Nanoseconds) -> Bool { incoming.waitForBytes(within: limit) }
+    public var sent: (unread: Int, read: Int) { outgoing.counts }
+    public func read(into buffer: UnsafeMutableRawBufferPointer, within limit: Nanoseconds) throws(TurntableError) {
+        try unsafe incoming.read(into: buffer, within: limit)
     }
-    func write(_ buffer: UnsafeRawBufferPointer) throws(TurntableError) { try unsafe outgoing.write(buffer) }
+    public func write(_ buffer: UnsafeRawBufferPointer) throws(TurntableError) { try unsafe outgoing.write(buffer) }
 }

@@ -1,30 +1,30 @@
 // The streams of a Loopback: the wire format over its queues.
 
-internal import TurntableCore
+package import TurntableCore
 internal import TurntableLinux
-internal import WireFormat
+package import WireFormat
 
 /// The control stream.
-final class LoopbackControl: ControlChannel {
-    private let connection: LoopbackConnection
+package final class LoopbackControl: ControlChannel {
+    private let connection: any ByteConnection
     /// Whole messages only: a lock keeps two senders' bytes apart.
     private let sending = Monitor(())
     private let named: Monitor<AttachmentID>
-    var attachment: AttachmentID { named.read { $0 } }
-    var peerName: String { "" }
+    package var attachment: AttachmentID { named.read { $0 } }
+    package var peerName: String { "" }
 
-    init(_ connection: LoopbackConnection, attachment: AttachmentID = .none) {
+    package init(_ connection: any ByteConnection, attachment: AttachmentID = .none) {
         self.connection = connection
         named = Monitor(attachment)
     }
 
-    func welcome(_ welcome: Welcome) { named.update { $0 = welcome.attachment } }
+    package func welcome(_ welcome: Welcome) { named.update { $0 = welcome.attachment } }
 
-    func send(_ message: ControlMessage) throws(TurntableError) {
+    package func send(_ message: ControlMessage) throws(TurntableError) {
         try sending.update { (_: inout Void) throws(TurntableError) in try connection.write(message.encoded()) }
     }
 
-    func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage? {
+    package func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage? {
         guard connection.waitReadable(within: limit) else { return nil }
         let header = try connection.read(ControlMessage.headerBytes, within: Limits.stallTime)
         let (length, type) = try wire { () throws(WireError) in try ControlMessage.decodeHeader(header) }
@@ -32,7 +32,7 @@ final class LoopbackControl: ControlChannel {
         return try wire { () throws(WireError) in try ControlMessage.decode(type: type, body: body) }
     }
 
-    func shutDown() { connection.shutDown() }
+    package func shutDown() { connection.shutDown() }
 
     private func wire<Value>(_ body: () throws(WireError) -> Value) throws(TurntableError) -> Value {
         do { return try body() } catch { throw TurntableError(.protocol, "a message on the control stream", error.description) }
@@ -40,16 +40,20 @@ final class LoopbackControl: ControlChannel {
 }
 
 /// The sending end of a data stream.
-@safe final class LoopbackSender: FrameSender, @unchecked Sendable {
-    let limits = TransportLimits()
-    private let connection: LoopbackConnection
+@safe package final class LoopbackSender: FrameSender, @unchecked Sendable {
+    package let limits: TransportLimits
+    private let connection: any ByteConnection
     private let pages: any PageSource
     private let roundTrip: Nanoseconds
     private let rate: BitRate?
     // The sending thread's alone, allocated here once.
     private let head: UnsafeMutableRawBufferPointer
 
-    init(_ connection: LoopbackConnection, pages: any PageSource, roundTrip: Nanoseconds, rate: BitRate?) {
+    package init(
+        _ connection: any ByteConnection, pages: any PageSource, roundTrip: Nanoseconds, rate: BitRate?,
+        limits: TransportLimits = TransportLimits()
+    ) {
+        self.limits = limits
         self.rate = rate
         self.connection = connection
         self.pages = pages
@@ -59,7 +63,7 @@ final class LoopbackControl: ControlChannel {
 
     deinit { unsafe head.deallocate() }
 
-    func send(_ frame: FrameDraft) throws(TurntableError) {
+    package func send(_ frame: FrameDraft) throws(TurntableError) {
         var output = unsafe MutableRawSpan(_unsafeBytes: head)
         frame.encodeHead(into: &output)
         if let rate { Clock.sleep(rate.time(for: ByteCount(frame.headBytes + frame.payloadBytes))) }
@@ -73,9 +77,9 @@ final class LoopbackControl: ControlChannel {
     }
 
     /// The pages were copied into the queue.
-    func flush() {}
+    package func flush() {}
 
-    var status: LineStatus {
+    package var status: LineStatus {
         var status = LineStatus()
         status.roundTrip = roundTrip
         let sent = connection.sent
@@ -84,20 +88,20 @@ final class LoopbackControl: ControlChannel {
         return status
     }
 
-    var summary: String { "loopback" }
+    package var summary: String { "loopback" }
 
-    func shutDown() { connection.shutDown() }
+    package func shutDown() { connection.shutDown() }
 }
 
 /// The receiving end of a data stream.
-@safe final class LoopbackReceiver: FrameReceiver, @unchecked Sendable {
-    private let connection: LoopbackConnection
+@safe package final class LoopbackReceiver: FrameReceiver, @unchecked Sendable {
+    private let connection: any ByteConnection
     private let stream: Int
     // The receiving thread's alone, allocated here once.
     private let head: UnsafeMutableRawBufferPointer
     private var sequence: UInt64 = 0
 
-    init(_ connection: LoopbackConnection, stream: Int) {
+    package init(_ connection: any ByteConnection, stream: Int) {
         self.connection = connection
         self.stream = stream
         unsafe head = .allocate(byteCount: frameHeadBytes, alignment: 64)
@@ -105,7 +109,7 @@ final class LoopbackControl: ControlChannel {
 
     deinit { unsafe head.deallocate() }
 
-    func receive(into sink: any FrameSink) throws(TurntableError) -> FrameHeader? {
+    package func receive(into sink: any FrameSink) throws(TurntableError) -> FrameHeader? {
         guard connection.waitReadable(within: Limits.pollTime) else { return nil }
         try unsafe connection.read(into: UnsafeMutableRawBufferPointer(rebasing: head[..<FrameHeader.bytes]))
         let header = try wire { () throws(WireError) in
@@ -122,7 +126,7 @@ final class LoopbackControl: ControlChannel {
         return header
     }
 
-    func shutDown() { connection.shutDown() }
+    package func shutDown() { connection.shutDown() }
 
     private func receivePages(_ header: FrameHeader, into sink: any FrameSink) throws(TurntableError) {
         let end = FrameHeader.bytes + header.extentCount * Extent.bytes

@@ -4,7 +4,7 @@ public import TurntableCore
 /// The clocks the engine reads. Monotonic ones only: the wall clock is for people.
 public enum Clock {
     /// Time since some point before the process started.
-    public static var now: Nanoseconds { read(CLOCK_MONOTONIC) }
+    public static var now: Nanoseconds { substitute?.now ?? read(CLOCK_MONOTONIC) }
     /// Processor time of the calling thread.
     public static var threadTime: Nanoseconds { read(CLOCK_THREAD_CPUTIME_ID) }
     /// Processor time of the process, all threads.
@@ -18,6 +18,7 @@ public enum Clock {
 
     public static func sleep(_ time: Nanoseconds) {
         guard time.value > 0 else { return }
+        if let substitute { return substitute.sleep(time) }
         let deadline = now + time
         var absolute = timespec(tv_sec: Int(deadline.value / 1_000_000_000), tv_nsec: Int(deadline.value % 1_000_000_000))
         while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &absolute, nil) == EINTR {}

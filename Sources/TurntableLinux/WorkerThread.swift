@@ -8,11 +8,17 @@ public final class WorkerThread: @unchecked Sendable {
     private var thread = pthread_t()
     private let body: @Sendable () -> Void
     private let name: String
+    /// Of a substitute of the operating system, its number there.
+    private var substituted: Int?
 
     /// Starts `body` on a new thread. The name shows in `top -H`; 15 bytes at most.
     public init(_ name: String, _ body: @escaping @Sendable () -> Void) {
         self.body = body
         self.name = String(name.prefix(15))
+        if let substitute {
+            substituted = substitute.start(name, body)
+            return
+        }
         // The thread holds the object until it has run: balanced by takeRetainedValue below.
         let context = unsafe Unmanaged.passRetained(self).toOpaque()
         let failure = unsafe pthread_create(
@@ -32,18 +38,23 @@ public final class WorkerThread: @unchecked Sendable {
     }
 
     /// Waits for the body to return. Call once.
-    public func join() { pthread_join(thread, nil) }
+    public func join() {
+        if let substituted { substitute?.join(substituted) } else { pthread_join(thread, nil) }
+    }
 }
 
 /// A gate on which threads wait for a change of state that a lock protects.
 @safe public final class Monitor<State>: @unchecked Sendable {
-    private var state: State
-    // Unsafe: pthread objects must not move, hence heap cells owned by this object.
+    // Unsafe: pthread objects must not move, hence heap cells owned by this object. The state has one too, so that no access
+    // to a property is open while a substitute lets another go on in the middle of `body`.
+    private let state = UnsafeMutablePointer<State>.allocate(capacity: 1)
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private let gate: (any SubstituteGate)?
 
     public init(_ state: State) {
-        self.state = state
+        gate = substitute?.makeGate()
+        unsafe self.state.initialize(to: state)
         var attributes = pthread_condattr_t()
         unsafe pthread_condattr_init(&attributes)
         unsafe pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
@@ -57,35 +68,47 @@ public final class WorkerThread: @unchecked Sendable {
         unsafe pthread_mutex_destroy(mutex)
         unsafe condition.deallocate()
         unsafe mutex.deallocate()
+        unsafe state.deinitialize(count: 1)
+        unsafe state.deallocate()
     }
 
     /// Reads or changes the state under the lock, and wakes the waiting threads.
     @discardableResult
     public func update<Result, Failure: Error>(_ body: (inout State) throws(Failure) -> Result) throws(Failure) -> Result {
-        unsafe pthread_mutex_lock(mutex)
+        lock()
         defer {
-            unsafe pthread_cond_broadcast(condition)
-            unsafe pthread_mutex_unlock(mutex)
+            wakeAll()
+            unlock()
         }
-        return try body(&state)
+        return try unsafe body(&state.pointee)
     }
 
     /// Reads the state under the lock.
     public func read<Result>(_ body: (State) -> Result) -> Result {
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
-        return body(state)
+        lock()
+        defer { unlock() }
+        return unsafe body(state.pointee)
     }
 
     /// Waits until `body` gives a value, at most `time`. Nil when the time is over.
     public func wait<Result>(atMost time: Nanoseconds, until body: (inout State) -> Result?) -> Result? {
         let deadline = Clock.now + time
-        var absolute = timespec(tv_sec: Int(deadline.value / 1_000_000_000), tv_nsec: Int(deadline.value % 1_000_000_000))
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
+        lock()
+        defer { unlock() }
         while true {
-            if let result = body(&state) { return result }
-            if unsafe pthread_cond_timedwait(condition, mutex, &absolute) == ETIMEDOUT { return body(&state) }
+            if let result = unsafe body(&state.pointee) { return result }
+            if isOver(deadline) { return unsafe body(&state.pointee) }
         }
+    }
+
+    private func lock() { if let gate { gate.lock() } else { unsafe pthread_mutex_lock(mutex) } }
+    private func unlock() { if let gate { gate.unlock() } else { unsafe pthread_mutex_unlock(mutex) } }
+    private func wakeAll() { if let gate { gate.wakeAll() } else { unsafe pthread_cond_broadcast(condition) } }
+
+    /// Waits, under the lock, to be woken. True if the deadline came first.
+    private func isOver(_ deadline: Nanoseconds) -> Bool {
+        if let gate { return gate.wait(until: deadline) }
+        var absolute = timespec(tv_sec: Int(deadline.value / 1_000_000_000), tv_nsec: Int(deadline.value % 1_000_000_000))
+        return unsafe pthread_cond_timedwait(condition, mutex, &absolute) == ETIMEDOUT
     }
 }

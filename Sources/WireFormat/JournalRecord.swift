@@ -176,22 +176,28 @@ public struct JournalContents: Equatable, Sendable {
 
     /// Reads the record at ``validBytes``; where it ends, or nil if a crash tore it.
     private mutating func readRecord(_ bytes: [UInt8], _ digest: ([UInt8]) -> UInt64) throws(WireError) -> Int? {
-        let rest = Array(bytes[validBytes...])
-        // A file system may have made the file longer and lost what was to stand there.
-        if rest.allSatisfy({ $0 == 0 }) { return nil }
-        guard rest.count >= JournalRecord.headerBytes else { return nil }
-        var reader = MessageReader(Array(rest.prefix(JournalRecord.headerBytes)))
-        let count = Int(try reader.read(UInt32.self))
-        let stated: UInt64 = try reader.read()
-        let end = JournalRecord.headerBytes + count
-        guard end <= rest.count else { return nil }
-        let body = Array(rest[JournalRecord.headerBytes..<end])
-        let found = digest(body)
-        guard found == stated, count <= JournalRecord.bodyBytes else {
-            if end == rest.count { return nil }
-            throw WireError(.badDigest, value: found, limit: stated, offset: validBytes)
+        if let (body, end) = try Self.whole(bytes, at: validBytes, digest) {
+            records.append(try JournalRecord(body: body))
+            return end
         }
-        records.append(try JournalRecord(body: body))
-        return validBytes + end
+        // A crash may leave any of the last write's blocks unwritten, or make the file longer without its bytes. But if a whole
+        // record follows, what was written before it was damaged later.
+        for start in validBytes + 1..<max(bytes.count, validBytes + 1) where try Self.whole(bytes, at: start, digest) != nil {
+            throw WireError(.badDigest, value: UInt64(bytes[validBytes]), limit: UInt64(start), offset: validBytes)
+        }
+        return nil
+    }
+
+    /// The body of the record that begins at `start`, and where it ends; nil if none does.
+    private static func whole(
+        _ bytes: [UInt8], at start: Int, _ digest: ([UInt8]) -> UInt64
+    ) throws(WireError) -> (body: [UInt8], end: Int)? {
+        let bodyStart = start + JournalRecord.headerBytes
+        guard bodyStart <= bytes.count else { return nil }
+        var reader = MessageReader(Array(bytes[start..<bodyStart]))
+        let count = Int(try reader.read(UInt32.self))
+        guard count > 0, count <= JournalRecord.bodyBytes, bodyStart + count <= bytes.count else { return nil }
+        let body = Array(bytes[bodyStart..<bodyStart + count])
+        return digest(body) == (try reader.read(UInt64.self)) ? (body, bodyStart + count) : nil
     }
 }

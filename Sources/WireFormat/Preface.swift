@@ -39,7 +39,11 @@ public struct RandomID<Named>: Hashable, Sendable, CustomStringConvertible {
 
     public static func random() -> RandomID {
         var generator = SystemRandomNumberGenerator()
-        return RandomID(high: generator.next(), low: generator.next())
+        return random(using: &generator)
+    }
+
+    public static func random(using generator: inout some RandomNumberGenerator) -> RandomID {
+        RandomID(high: generator.next(), low: generator.next())
     }
 
     /// 32 digits, for files that only this host reads.

@@ -6,6 +6,7 @@
 #include "tt_memory.h"
 #include "tt_process.h"
 #include "tt_socket.h"
+#include "tt_substitute.h"
 #include "tt_tun.h"
 #include "tt_userfault.h"
 #endif
