@@ -98,6 +98,20 @@ struct TidyTests {
         for name in named { #expect(known.contains(name), "no such feature: \(name)") }
     }
 
+    /// What the threat model names as shown is there to be run.
+    @Test func theThreatModelNamesTestsThatExist() throws {
+        let model = try String(contentsOfFile: "\(Self.root)/docs/threat-model.md", encoding: .utf8)
+        let texts = (Self.tests + Self.files(under: ["Tests"], ["py"])).map(\.text).joined()
+        let shown = model.split(separator: "\n").filter { $0.hasPrefix("|") }.compactMap { $0.split(separator: "|").last }
+        let names = shown.flatMap { $0.split(separator: "`") }.filter { $0.contains(".") && !$0.contains(" ") && !$0.contains("/") }
+        #expect(names.count >= 15)
+        for name in names {
+            for word in name.split(separator: ".") where word != "test_protection" && word != "test_peers" {
+                #expect(texts.contains(word), "\(name)")
+            }
+        }
+    }
+
     // MARK: - Texts
 
     static let mostColumns = 160
