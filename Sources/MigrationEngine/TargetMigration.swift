@@ -265,7 +265,8 @@ public final class TargetMigration: Sendable {
         var cause = error
         if cause.kind == .line, let abort = abortOnItsWay(attachment) { cause = abort }
         try checkCancelled()
-        try machine.checkAlive()
+        // A hypervisor that ended explains a line that did, and no other error.
+        if cause.kind == .line { try machine.checkAlive() }
         guard right == .offered, cause.kind == .line, window > .zero else { throw cause }
         attachment.end()
         state.update { $0.phase = .copying }
