@@ -273,10 +273,9 @@ public final class TargetMigration: Sendable {
         var cause = error
         if cause.kind == .line, let abort = abortOnItsWay(attachment) { cause = abort }
         try checkCancelled()
-        // A machine that does not take its state ends: that is no reason, but what came of it.
-        guard cause.kind == .line else { throw cause }
-        try machine.checkAlive()
-        guard right == .offered, window > .zero else { throw cause }
+        // A hypervisor that ended explains a line that did, and no other error.
+        if cause.kind == .line { try machine.checkAlive() }
+        guard right == .offered, cause.kind == .line, window > .zero else { throw cause }
         attachment.end()
         state.update { $0.phase = .copying }
         let deadline = Clock.now + window

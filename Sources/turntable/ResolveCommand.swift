@@ -41,7 +41,12 @@ struct ResolveCommand: ParsableCommand {
 
     private func source(_ history: HandOffHistory, _ epoch: Epoch) throws(TurntableError) -> (String, String) {
         if history.isRelinquished(epoch) { return try ask(history, epoch) }
-        guard let last = history.records(of: .source, epoch).last else { return ("UNKNOWN", "its journal says nothing of it") }
+        let records = history.records(of: .source, epoch)
+        guard let last = records.last else { return ("UNKNOWN", "its journal says nothing of it") }
+        if last.kind == .committed, let offer = records.first(where: { $0.kind == .offer }) {
+            // Who told it may not have come to say that to the target.
+            try? asking.confirm(Query(machine: machine, epoch: epoch, session: offer.session), offer)
+        }
         return switch last.kind {
         case .committed: ("COMMITTED", "the target runs it; what is here are its remains")
         case .refused: ("REFUSED", "the target never ran it; it is this host's, under epoch \(epoch.next.value)")
