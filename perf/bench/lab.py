@@ -24,6 +24,10 @@ def run(*command, **options):
     return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
 
 
+# Whoever ends a benchmark ends what it started.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def on(host, *command):
     return ("ip", "netns", "exec", HOSTS[host], *command)
 
