@@ -14,7 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 TURNTABLE = os.environ.get("TURNTABLE", f"{ROOT}/.build/release/turntable")
 LIGHTPATH = f"{os.path.dirname(TURNTABLE)}/turntable-lightpath"
 GUEST = f"{ROOT}/.cache/guest"
-HOSTS = ("ttbenchA", "ttbenchB")
+HOSTS = (f"ttbench{os.getpid()}a", f"ttbench{os.getpid()}b")
 ADDRESSES = ("10.78.0.1", "10.78.0.2")
 TICKS = os.sysconf("SC_CLK_TCK")
 CPU = "max,-erms,-pclmulqdq"
@@ -290,7 +290,7 @@ def qemu_move(processes, number, qemu, ready, downtime_ms, channels=0, prealloc=
     return result
 
 
-def guest_gap(serial, patience=4):
+def guest_gap(serial, patience=15):
     """What the machine saw of its own standstill, in milliseconds: the longest gap its probe reports."""
     def gaps():
         found = []
