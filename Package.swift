@@ -36,6 +36,13 @@ let package = Package(
             name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC, linkerSettings: [.linkedLibrary("xxhash")]),
         library("TurntableCore"),
         library("TurntableLinux", ["TurntableCore", "CTurntableLinux"]),
+        .target(
+            name: "CTurntableBlock", path: "CShims/CTurntableBlock", cSettings: strictC, linkerSettings: [.linkedLibrary("devmapper")]),
+        .target(name: "CTurntableLVM", path: "CShims/CTurntableLVM", cSettings: strictC, linkerSettings: [.linkedLibrary("lvm2cmd")]),
+        library("BlockDelta", ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"]),
+        .executableTarget(name: "turntable-lvm-helper", dependencies: ["CTurntableLVM"], swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-disk", dependencies: ["TurntableCore", "TurntableLinux", "BlockDelta", argumentParser], swiftSettings: strict),
         library("WireFormat", ["TurntableCore"]),
         library("Transport", ["TurntableCore", "TurntableLinux", "WireFormat"]),
         library("TransportTCP", ["TurntableCore", "WireFormat", "Transport", "TurntableLinux", "CTurntableLinux"]),
@@ -61,6 +68,7 @@ let package = Package(
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
         tests("TidyTests", []),
+        tests("BlockDeltaTests", ["TestSupport", "TurntableCore", "TurntableLinux", "BlockDelta"]),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests(
             "ConformanceTests",
