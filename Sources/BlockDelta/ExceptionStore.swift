@@ -63,7 +63,8 @@ public struct ExceptionStoreHeader: Hashable, Sendable {
         chunkBytes = Int(sectors) * Self.sectorBytes
         guard sectors.nonzeroBitCount == 1, Limits.snapshotChunkBytes.contains(chunkBytes) else {
             throw ExceptionStoreError(
-                kind: .chunkSize, value: UInt64(sectors), limit: UInt64(Limits.snapshotChunkBytes.upperBound / Self.sectorBytes), offset: 12)
+                kind: .chunkSize, value: UInt64(sectors), limit: UInt64(Limits.snapshotChunkBytes.upperBound / Self.sectorBytes), offset: 12
+            )
         }
         isValid = UInt32(littleEndianAt: 4, of: bytes) != 0
     }

@@ -132,7 +132,8 @@ extension LogicalVolume {
             let extent = row["vg_extent_size"].flatMap({ Int($0) }), size >= 0, free >= 0, extent > 0
         else { return nil }
         self.init(
-            group: group, name: name, size: ByteCount(size), kind: kind, isActive: row["lv_active"] == "active", origin: row["origin"] ?? "",
+            group: group, name: name, size: ByteCount(size), kind: kind, isActive: row["lv_active"] == "active",
+            origin: row["origin"] ?? "",
             pool: row["pool_lv"] ?? "", thinIdentifier: row["thin_id"].flatMap { Int($0) },
             tags: row["lv_tags"]?.split(separator: ",").map(String.init) ?? [], groupFree: ByteCount(free), extentBytes: extent)
     }

@@ -29,7 +29,8 @@ public struct Replication {
     private static let flushBytes = 256 << 20
 
     public init(
-        from source: any BlockSource, to sink: any BlockSink, report: @escaping (PassReport) -> Void, isCancelled: @escaping () -> Bool = { false }
+        from source: any BlockSource, to sink: any BlockSink, report: @escaping (PassReport) -> Void,
+        isCancelled: @escaping () -> Bool = { false }
     ) {
         self.source = source
         self.sink = sink

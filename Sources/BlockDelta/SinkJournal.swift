@@ -41,7 +41,8 @@ public final class SinkJournal {
             else { break }
             guard words[1] == disk else {
                 throw TurntableError(
-                    .refused, "reading the journal of a copy of \(disk)", "it is of \(words[1])", remedy: "choose another journal, or remove it")
+                    .refused, "reading the journal of a copy of \(disk)", "it is of \(words[1])",
+                    remedy: "choose another journal, or remove it")
             }
             progress = BlockProgress(pass: pass, position: position, isComplete: words[6] == "complete")
             length = end + 1

@@ -17,14 +17,25 @@ enum SinkTarget {
         guard file.size >= size else {
             throw TurntableError(.refused, what, "it has \(file.size)", remedy: "extend it, or choose another target")
         }
-        if try file.isInUse() {
+        if try staysInUse(file) {
             throw TurntableError(.refused, what, "somebody uses it", remedy: "stop what has it open, or choose another target")
         }
         if !mayHoldSomething, let found = try firstContent(of: file) {
             throw TurntableError(
-                .refused, what, "it holds something at byte \(found)", remedy: "clear it with `wipefs -a` or blkdiscard(8), or say --overwrite")
+                .refused, what, "it holds something at byte \(found)",
+                remedy: "clear it with `wipefs -a` or blkdiscard(8), or say --overwrite")
         }
         return file
+    }
+
+    /// A new device is opened by udev for a moment, to see what it is.
+    private static func staysInUse(_ file: DirectFile) throws(TurntableError) -> Bool {
+        let deadline = Clock.now + Limits.deviceProbeTime
+        while try file.isInUse() {
+            if Clock.now > deadline { return true }
+            Clock.sleep(.milliseconds(20))
+        }
+        return false
     }
 
     /// A file that is not there is made; devices are not.
@@ -43,7 +54,9 @@ enum SinkTarget {
         let end = file.size.value
         let edges = [0..<min(signatureBytes, end), max(0, end - signatureBytes)..<end]
         for edge in edges {
-            if let index = try file.read(at: edge.lowerBound, count: edge.count).firstIndex(where: { $0 != 0 }) { return edge.lowerBound + index }
+            if let index = try file.read(at: edge.lowerBound, count: edge.count).firstIndex(where: { $0 != 0 }) {
+                return edge.lowerBound + index
+            }
         }
         return nil
     }

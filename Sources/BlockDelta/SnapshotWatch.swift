@@ -18,7 +18,9 @@ final class SnapshotWatch: @unchecked Sendable {
             var size = snapshot.size
             var isStuck = false
             while isOver.wait(atMost: Limits.snapshotWatchTime, until: { $0 ? true : nil }) == nil {
-                guard case .used(let used, of: let total) = (try? DeviceMapper.snapshotStatus(of: snapshot.deviceName())) ?? nil else { continue }
+                guard case .used(let used, of: let total) = (try? DeviceMapper.snapshotStatus(of: snapshot.deviceName())) ?? nil else {
+                    continue
+                }
                 size = max(size, total)
                 guard used.value > size.value / 2, size < most else { continue }
                 do throws(TurntableError) {
@@ -34,13 +36,16 @@ final class SnapshotWatch: @unchecked Sendable {
     }
 
     /// Twice the store, or as much of that as half of what the group has left allows.
-    private static func extend(_ snapshot: LogicalVolume, of size: ByteCount, upTo most: ByteCount, lvm: LVM) throws(TurntableError) -> ByteCount {
+    private static func extend(_ snapshot: LogicalVolume, of size: ByteCount, upTo most: ByteCount, lvm: LVM) throws(TurntableError)
+        -> ByteCount
+    {
         let free = try lvm.volume(snapshot.fullName).groupFree
         let extent = snapshot.extentBytes
         let more = min(size.value, most.value - size.value, max(free.value / 2, min(free.value, extent))) / extent * extent
         guard more > 0 else {
             throw TurntableError(
-                .refused, "extending the snapshot \(snapshot.fullName), which fills", "\(free) are free in its group", remedy: "`vgextend` its group")
+                .refused, "extending the snapshot \(snapshot.fullName), which fills", "\(free) are free in its group",
+                remedy: "`vgextend` its group")
         }
         try lvm.extend(snapshot, to: ByteCount(size.value + more))
         return ByteCount(size.value + more)

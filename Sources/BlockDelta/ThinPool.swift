@@ -40,7 +40,9 @@ struct ThinPool {
         }
         let result: Result<ChunkSet, TurntableError>
         do throws(TurntableError) { result = .success(try parse(command, size)) } catch { result = .failure(error) }
-        try DeviceMapper.message("release_metadata_snap", to: device)
+        let release = "release_metadata_snap"
+        // The first error is the one to tell.
+        if case .failure = result { try? DeviceMapper.message(release, to: device) } else { try DeviceMapper.message(release, to: device) }
         return try result.get()
     }
 

@@ -39,7 +39,9 @@ public final class VolumeSink: BlockSink {
     ///   - size: of the disk that is copied.
     ///   - isOverwriting: what the target holds is no reason to refuse it.
     ///   - journal: where progress is noted.
-    public init(_ path: String, size: ByteCount, overwriting isOverwriting: Bool = false, journal: SinkJournal? = nil) throws(TurntableError) {
+    public init(_ path: String, size: ByteCount, overwriting isOverwriting: Bool = false, journal: SinkJournal? = nil)
+        throws(TurntableError)
+    {
         let interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
         file = try SinkTarget.open(path, size: size, mayHoldSomething: isOverwriting || interrupted != nil)
         self.size = size

@@ -56,12 +56,15 @@ public final class VolumeSource: BlockSource {
         guard "-omrRV".contains(origin.kind) else {
             throw TurntableError(.unsupported, what, "volumes of LVM's kind \"\(origin.kind)\" have no snapshots that could be read")
         }
-        guard origin.isThin || (Limits.snapshotChunkBytes.contains(chunkBytes) && chunkBytes.nonzeroBitCount == 1 && chunkBytes <= 512 << 10)
+        guard
+            origin.isThin || (Limits.snapshotChunkBytes.contains(chunkBytes) && chunkBytes.nonzeroBitCount == 1 && chunkBytes <= 512 << 10)
         else { throw TurntableError(.usage, what, "chunks of \(ByteCount(chunkBytes))", remedy: "a power of two from 4K to 512K") }
         guard origin.size.value / chunkBytes < Limits.diskChunks else {
             throw TurntableError(.unsupported, what, "\(origin.size) in chunks of \(ByteCount(chunkBytes))", remedy: "choose larger chunks")
         }
-        guard LVM.isName("turntable.\(session)") else { throw TurntableError(.usage, what, "\"\(session)\" cannot be part of a volume's name") }
+        guard LVM.isName("turntable.\(session)") else {
+            throw TurntableError(.usage, what, "\"\(session)\" cannot be part of a volume's name")
+        }
         self.origin = origin
         self.lvm = lvm
         self.chunkBytes = chunkBytes
@@ -100,7 +103,8 @@ public final class VolumeSource: BlockSource {
         } catch {
             result = .failure(error)
         }
-        try discard(before)
+        // The first error is the one to tell.
+        if case .failure = result { try? discard(before) } else { try discard(before) }
         return try result.get()
     }
 
@@ -137,7 +141,9 @@ public final class VolumeSource: BlockSource {
     // MARK: - Snapshots
 
     private func current() throws(TurntableError) -> Frozen {
-        guard let frozen else { throw TurntableError(.unsupported, "reading \(origin.fullName)", "it has no snapshot: an earlier step failed") }
+        guard let frozen else {
+            throw TurntableError(.unsupported, "reading \(origin.fullName)", "it has no snapshot: an earlier step failed")
+        }
         return frozen
     }
 
@@ -151,11 +157,13 @@ public final class VolumeSource: BlockSource {
             return try open(snapshot, watch: nil)
         }
         let most = largestStore(extentBytes: now.extentBytes)
-        let store = ByteCount(min(most.value, now.groupFree.value / 2 / now.extentBytes * now.extentBytes))
-        guard store.value >= now.extentBytes else {
+        // The first leaves half of the room for the next one, which is made before it can be removed.
+        let half = max(now.groupFree.value / 2 / now.extentBytes, number > 1 ? 1 : 0) * now.extentBytes
+        let store = ByteCount(min(most.value, half))
+        guard store.value > 0, store.value <= now.groupFree.value else {
             throw TurntableError(
                 .refused, "making a snapshot of \(origin.fullName)",
-                "\(now.groupFree) are free in the volume group \(now.group), which is less than two extents of \(ByteCount(now.extentBytes))",
+                "\(now.groupFree) are free in the volume group \(now.group), and two extents of \(ByteCount(now.extentBytes)) are needed",
                 remedy: "add a physical volume with `vgextend`, or remove what is not needed")
         }
         let snapshot = try lvm.createSnapshot(of: now, named: name, store: store, chunkBytes: chunkBytes)
@@ -205,7 +213,9 @@ public final class VolumeSource: BlockSource {
     }
 
     private func loss(of frozen: Frozen) -> String? {
-        guard !origin.isThin, case .invalid? = (try? DeviceMapper.snapshotStatus(of: frozen.snapshot.deviceName())) ?? nil else { return nil }
+        guard !origin.isThin, case .invalid? = (try? DeviceMapper.snapshotStatus(of: frozen.snapshot.deviceName())) ?? nil else {
+            return nil
+        }
         return overflow(of: frozen.snapshot)
     }
 

@@ -84,6 +84,8 @@ public enum Limits {
     public static let lvmTime = Nanoseconds.seconds(60)
     /// A disk that takes no write for this long has failed.
     public static let blockTime = Nanoseconds.seconds(120)
+    /// A target that is open for longer than this is used by somebody.
+    public static let deviceProbeTime = Nanoseconds.seconds(1)
     /// How often a snapshot that could overflow is looked at.
     public static let snapshotWatchTime = Nanoseconds.milliseconds(100)
 }

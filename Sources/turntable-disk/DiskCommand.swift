@@ -18,7 +18,7 @@ struct DiskCommand: ParsableCommand {
             EXIT CODES
               0 done   2 usage   3 refused   7 this host lacks something, or a device failed   130 cancelled
             """,
-        subcommands: [CopyCommand.self, GarbageCommand.self])
+        subcommands: [CopyCommand.self, GarbageCommand.self, DeviceCommand.self])
 
     /// As the argument parser's own, but a wrong command line ends with the code that the help names.
     static func main() {
@@ -60,6 +60,9 @@ struct CopyCommand: ParsableCommand {
             let source = try VolumeSource(
                 volume, lvm: LVM(helper: HelperProcess([helperPath()])), session: String(ProcessInfo.processInfo.processIdentifier),
                 chunkBytes: chunkBytes.value, watching: { FileHandle.standardError.write(Data("turntable-disk: \($0)\n".utf8)) })
+            guard !isSameDevice(target, source.origin.devicePath) else {
+                throw TurntableError(.usage, "copying \(volume) to \(target)", "the target is the volume itself")
+            }
             let sink = try VolumeSink(
                 target, size: source.size, overwriting: overwrite,
                 journal: journal.map { SinkJournal(AppendFile($0), disk: source.origin.fullName) })
@@ -91,7 +94,8 @@ struct CopyCommand: ParsableCommand {
             let why = report.lossReason.map { "  ALL OF IT AGAIN: \($0)" } ?? ""
             print(
                 "pass \(report.pass)\(report.isLast ? " (last)" : "")  \(ByteCount(report.bytes)) in \(report.chunks) chunks  "
-                    + "\(Nanoseconds.milliseconds(report.milliseconds))  found in \(Nanoseconds.milliseconds(report.deltaMilliseconds))\(why)")
+                    + "\(Nanoseconds.milliseconds(report.milliseconds))  found in \(Nanoseconds.milliseconds(report.deltaMilliseconds))\(why)"
+            )
         }
         fflush(nil)
     }
@@ -112,6 +116,29 @@ struct GarbageCommand: ParsableCommand {
                 (try? String(contentsOfFile: "/proc/\(session)/comm", encoding: .utf8))?.hasPrefix("turntable") ?? false
             }
             for name in removed { print(name) }
+        }
+    }
+}
+
+/// What the kernel says of a device, for the tests of this program's calls to it.
+struct DeviceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "device", abstract: "Ask device-mapper.", shouldDisplay: false)
+    enum Verb: String, ExpressibleByArgument { case status, suspend, resume }
+
+    @Argument var verb: Verb
+    @Argument var name: String
+
+    func run() throws {
+        try reportingErrors {
+            switch verb {
+            case .status:
+                guard let target = try DeviceMapper.status(of: name) else {
+                    throw TurntableError(.usage, "asking for the state of the device \(name)", "there is none")
+                }
+                print(target.type, target.size.value, target.parameters)
+            case .suspend: try DeviceMapper.suspend(name)
+            case .resume: try DeviceMapper.resume(name)
+            }
         }
     }
 }

@@ -22,7 +22,8 @@ let fields =
 
 /// LVM splits its command line at spaces and knows quotes: a word has none of them. Nor is it an option.
 private func isWord(_ word: Substring) -> Bool {
-    !word.isEmpty && word.first != "-" && word.utf8.count <= 128 && word.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "+_.-".contains($0)) }
+    !word.isEmpty && word.first != "-" && word.utf8.count <= 128
+        && word.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "+_.-".contains($0)) }
 }
 
 /// LVM's command line for a request.

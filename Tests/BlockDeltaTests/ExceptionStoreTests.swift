@@ -113,7 +113,9 @@ struct ChunkSetTests {
             let first = Int.random(in: 0..<set.chunks, using: &random)
             let range = first..<Int.random(in: first...min(first + 8, set.chunks), using: &random)
             set.insert(range)
-            for byte in range.lowerBound * chunkBytes..<max(range.lowerBound * chunkBytes, min(size, range.upperBound * chunkBytes)) { expected[byte] = true }
+            for byte in range.lowerBound * chunkBytes..<max(range.lowerBound * chunkBytes, min(size, range.upperBound * chunkBytes)) {
+                expected[byte] = true
+            }
         }
         let most = Int.random(in: 1...40, using: &random) * 4096
         var found = [Bool](repeating: false, count: size)

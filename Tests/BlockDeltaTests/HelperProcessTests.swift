@@ -36,7 +36,9 @@ struct HelperProcessTests {
         defer { try? FileManager.default.removeItem(atPath: mark) }
         let helper = helper("if [ ! -e \(mark) ]; then touch \(mark); \(script); else echo \"$number ok\"; fi")
         let error = #expect(throws: TurntableError.self) { try helper.call("create") }
-        #expect(error?.kind == .unsupported && error?.why.contains(text) == true && error?.remedy.contains("gc") == true, "\(String(describing: error))")
+        #expect(
+            error?.kind == .unsupported && error?.why.contains(text) == true && error?.remedy.contains("gc") == true,
+            "\(String(describing: error))")
         #expect(helper.process == nil)
         #expect(try helper.call("report").isEmpty)
     }

@@ -26,7 +26,9 @@ struct Store {
         func needed() -> Int { max(2 + exceptions.count / perArea * (perArea + 1), Int(exceptions.map(\.new).max() ?? 0) + 1) }
         var bytes = [UInt8](repeating: 0, count: (chunks ?? needed()) * chunkBytes)
         func put<Value: FixedWidthInteger>(_ value: Value, at offset: Int) {
-            withUnsafeBytes(of: value.littleEndian) { if offset + $0.count <= bytes.count { bytes.replaceSubrange(offset..<offset + $0.count, with: $0) } }
+            withUnsafeBytes(of: value.littleEndian) {
+                if offset + $0.count <= bytes.count { bytes.replaceSubrange(offset..<offset + $0.count, with: $0) }
+            }
         }
         put(magic, at: 0)
         put(valid, at: 4)

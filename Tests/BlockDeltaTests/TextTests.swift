@@ -50,10 +50,12 @@ struct TextTests {
         let cases: [(String, ThinMappingError.Kind)] = [
             ("", .cutOff), (String(Self.delta.prefix(300)), .cutOff), (String(Self.delta.dropLast(14)), .cutOff),
             ("  <different begin=\"3\" length=\"1\"/>\n", .noSuperblock), (long, .lineTooLong),
-            (Self.delta.replacing("length=\"1\"", with: "length=\"-1\""), .badNumber), (Self.delta.replacing("begin=\"300\"", with: "begin=\"\""), .badNumber),
+            (Self.delta.replacing("length=\"1\"", with: "length=\"-1\""), .badNumber),
+            (Self.delta.replacing("begin=\"300\"", with: "begin=\"\""), .badNumber),
             (Self.delta.replacing("begin=\"300\"", with: "begin=\"9223372036854775807\""), .outOfRange),
             (Self.delta.replacing("begin=\"300\"", with: "begin=\"1024\""), .outOfRange),
-            (Self.delta.replacing("size=\"128\"", with: "size=\"0\""), .badBlockSize), (Self.delta.replacing("size=\"128\"", with: "size=\"100\""), .badBlockSize),
+            (Self.delta.replacing("size=\"128\"", with: "size=\"0\""), .badBlockSize),
+            (Self.delta.replacing("size=\"128\"", with: "size=\"100\""), .badBlockSize),
             (Self.delta.replacing("size=\"128\"", with: "size=\"9223372036854775807\""), .badBlockSize),
             (Self.delta.replacing("<diff", with: "<def"), .unexpectedElement), (Self.delta + Self.delta, .badBlockSize),
         ]
@@ -68,7 +70,9 @@ struct TextTests {
         #expect(SnapshotStatus(parsing: "Invalid") == .invalid("Invalid"))
         #expect(SnapshotStatus(parsing: "Overflow") == .invalid("Overflow"))
         #expect(SnapshotStatus(parsing: "Merge failed") == .invalid("Merge failed"))
-        for text in ["", "Unknown", "1/", "/", "1/2/3 4", "-1/2 3", "99999999999999999999/1 0"] { #expect(SnapshotStatus(parsing: text) == nil, "\(text)") }
+        for text in ["", "Unknown", "1/", "/", "1/2/3 4", "-1/2 3", "99999999999999999999/1 0"] {
+            #expect(SnapshotStatus(parsing: text) == nil, "\(text)")
+        }
     }
 
     @Test func deviceNames() {
@@ -86,7 +90,8 @@ struct TextTests {
         #expect(volume.fullName == "vg/t0s1" && volume.thinIdentifier == 2 && volume.tags == ["turntable", "other"] && volume.isActive)
         #expect(volume.kind == "V" && volume.origin == "t0" && volume.groupFree.value == 188_743_680 && volume.size == .mebi(128))
         #expect(try LVM.volumes(inReport: "{\"report\":[{\"lv\":[]}]}").isEmpty)
-        for text in ["", "{}", "[]", "{\"report\":[{\"lv\":[{}]}]}", "{\"report\":[{\"lv\":[\(row.replacing("134217728", with: "-1"))]}]}"] {
+        for text in ["", "{}", "[]", "{\"report\":[{\"lv\":[{}]}]}", "{\"report\":[{\"lv\":[\(row.replacing("134217728", with: "-1"))]}]}"]
+        {
             #expect(throws: TurntableError.self) { try LVM.volumes(inReport: text) }
         }
     }
