@@ -27,6 +27,8 @@ public struct Replication {
 
     /// Everything between two points that are made durable.
     private static let flushBytes = 256 << 20
+    /// Made zero by one call, which a device may have to write.
+    private static let zeroBytes = 64 << 20
 
     public init(
         from source: any BlockSource, to sink: any BlockSink, report: @escaping (PassReport) -> Void,
@@ -89,7 +91,7 @@ public struct Replication {
         let began = Clock.now
         var isWhole = true
         do throws(TurntableError) {
-            try copyChunks(changes.chunks, pass: pass)
+            try copyChunks(changes.chunks, pass: pass, isWhole: pass == 1 || changes.lossReason != nil)
         } catch {
             guard error.kind != .cancelled, source.lossReason() != nil else { throw error }
             isWhole = false
@@ -102,13 +104,23 @@ public struct Replication {
         return isWhole
     }
 
-    private func copyChunks(_ chunks: ChunkSet, pass: Int) throws(TurntableError) {
+    /// - Parameter isWhole: they are all that may be other than zero: what lies between them becomes zero, whatever the sink had.
+    private func copyChunks(_ chunks: ChunkSet, pass: Int, isWhole: Bool) throws(TurntableError) {
         var position = 0
         var flushed = 0
-        while let extent = chunks.nextExtent(from: position, atMost: Limits.blockExtentBytes) {
+        while position < source.size.value {
             if isCancelled() { throw TurntableError(.cancelled, "copying a disk", "it was stopped in pass \(pass)") }
-            unsafe try sink.write(extent) { (buffer) throws(TurntableError) in unsafe try source.read(extent, into: buffer) }
-            position = extent.upperBound
+            let extent = chunks.nextExtent(from: position, atMost: Limits.blockExtentBytes)
+            let gap = position..<(extent?.lowerBound ?? source.size.value)
+            if isWhole && !gap.isEmpty {
+                position = min(gap.upperBound, position + Self.zeroBytes)
+                try sink.zero(gap.lowerBound..<position)
+            } else if let extent {
+                unsafe try sink.write(extent) { (buffer) throws(TurntableError) in unsafe try source.read(extent, into: buffer) }
+                position = extent.upperBound
+            } else {
+                return
+            }
             if position - flushed >= Self.flushBytes {
                 try sink.flush(BlockProgress(pass: pass, position: position))
                 flushed = position

@@ -81,9 +81,10 @@ public final class VolumeSink: BlockSink {
         try waitForRoom { (queue) -> Void? in
             guard queue.ranges.count < Limits.blockWrites, !queue.ranges.contains(where: { $0.overlaps(range) }) else { return nil }
             queue.ranges.append(range)
-            queue.waiting.append(Job(range: range, buffer: nil))
             return ()
         }
+        // Not in the wait above, which wakes nobody.
+        queue.update { $0.waiting.append(Job(range: range, buffer: nil)) }
     }
 
     public func flush(_ progress: BlockProgress) throws(TurntableError) {
