@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest demo test bench fuzz model simulate clean
+.PHONY: help packages build guest lab demo test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,9 +17,14 @@ packages: ## the Debian packages that building, testing and the demo need
 build: packages ## release programs, and the library that is preloaded into QEMU, in .build/release
 	swift build -c release --product turntable
 	swift build -c release --product turntable-lightpath
+	swift build -c release --product turntable-disk
+	swift build -c release --product turntable-lvm-helper
 	$(CC) $(CFLAGS_PRELOAD) CShims/TurntableRAM/turntable_ram.c -o $(BUILD)/$(PRELOAD)
 
 guest: packages ## the guests that are moved in tests and demo, in .cache/guest
+	perf/guest/build
+
+lab: packages ## the laboratory: machines with device-mapper, RDMA and netem (perf/lab), in .cache/guest
 	perf/guest/build
 
 demo: build guest ## a Linux machine moves there and back over a 1 Gb/s, 175 ms line while it works

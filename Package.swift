@@ -46,6 +46,13 @@ let package = Package(
         .target(name: "CTurntableFibers", path: "CShims/CTurntableFibers", cSettings: strictC),
         library("TurntableCore"),
         library("TurntableLinux", ["TurntableCore", "CTurntableLinux"]),
+        .target(
+            name: "CTurntableBlock", path: "CShims/CTurntableBlock", cSettings: strictC, linkerSettings: [.linkedLibrary("devmapper")]),
+        .target(name: "CTurntableLVM", path: "CShims/CTurntableLVM", cSettings: strictC, linkerSettings: [.linkedLibrary("lvm2cmd")]),
+        library("BlockDelta", ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"]),
+        .executableTarget(name: "turntable-lvm-helper", dependencies: ["CTurntableLVM"], swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-disk", dependencies: ["TurntableCore", "TurntableLinux", "BlockDelta", argumentParser], swiftSettings: strict),
         library("WireFormat", ["TurntableCore"]),
         library("Transport", ["TurntableCore", "TurntableLinux", "WireFormat"]),
         library(
@@ -93,6 +100,7 @@ let package = Package(
         tests("ProtectionTests", ["TestSupport", "TurntableCore", "WireFormat", "Protection", crypto]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),
+        tests("BlockDeltaTests", ["TestSupport", "TurntableCore", "TurntableLinux", "BlockDelta"]),
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests(
             "ConformanceTests",

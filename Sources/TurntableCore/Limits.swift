@@ -70,4 +70,31 @@ public enum Limits {
     public static let greetingPollTime = Nanoseconds.milliseconds(5)
     /// How often a waiting thread looks whether it was cancelled.
     public static let pollTime = Nanoseconds.milliseconds(100)
+
+    /// Chunks of one disk: 16 TiB in chunks of 4 KiB.
+    public static let diskChunks = 1 << 32
+    /// Chunk sizes of a snapshot; also how much of its store is read at once.
+    public static let snapshotChunkBytes = 4 << 10...16 << 20
+    /// Bytes of a disk that are read or written by one call.
+    public static let blockExtentBytes = 1 << 20
+    /// Writes to a disk that wait or are under way.
+    public static let blockWrites = 16
+    /// Threads that write to a disk.
+    public static let blockWriters = 4
+    /// Passes over a disk before its writer must stop.
+    public static let diskPasses = 32
+    /// Passes over a whole disk because its snapshot overflowed, before it is given up.
+    public static let lostDeltas = 3
+    /// One line of what the tools of thin provisioning, or the LVM helper, say.
+    public static let toolLineBytes = 64 << 10
+    /// Lines of one answer of the LVM helper.
+    public static let helperLines = 1 << 16
+    /// A command of LVM is done within this time; a volume group that others lock makes it wait.
+    public static let lvmTime = Nanoseconds.seconds(60)
+    /// A disk that takes no write for this long has failed.
+    public static let blockTime = Nanoseconds.seconds(120)
+    /// A target that is open for longer than this is used by somebody.
+    public static let deviceProbeTime = Nanoseconds.seconds(1)
+    /// How often a snapshot that could overflow is looked at.
+    public static let snapshotWatchTime = Nanoseconds.milliseconds(100)
 }

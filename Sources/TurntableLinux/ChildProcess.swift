@@ -11,8 +11,9 @@ public struct ChildProcess: ~Copyable {
     ///   - inherited: descriptors it keeps, under the same numbers.
     ///   - output: a descriptor where its standard output and error go; standard input is then empty, and it gets a session of its
     ///     own. Nil: all three are this process's.
+    ///   - channel: a descriptor that is its standard input and output, its errors being this process's. It gets a session of its own.
     public init(
-        _ arguments: [String], environment: [String: String] = [:], inherited: [Int32] = [], output: Int32? = nil
+        _ arguments: [String], environment: [String: String] = [:], inherited: [Int32] = [], output: Int32? = nil, channel: Int32? = nil
     ) throws(TurntableError) {
         let what = "starting \(arguments[0])"
         var actions = unsafe posix_spawn_file_actions_t()
@@ -35,6 +36,10 @@ public struct ChildProcess: ~Copyable {
             unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
             unsafe posix_spawn_file_actions_adddup2(&actions, output, 1)
             unsafe posix_spawn_file_actions_adddup2(&actions, output, 2)
+            flags |= Int32(tt_spawn_new_session)
+        }
+        if let channel {
+            for standard in [Int32(0), 1] { unsafe posix_spawn_file_actions_adddup2(&actions, channel, standard) }
             flags |= Int32(tt_spawn_new_session)
         }
         unsafe posix_spawnattr_setflags(&attributes, Int16(flags))

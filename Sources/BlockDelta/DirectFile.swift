@@ -1,0 +1,104 @@
+internal import CTurntableBlock
+internal import CTurntableLinux
+internal import Glibc
+internal import TurntableCore
+internal import TurntableLinux
+
+/// A block device or an image file for direct I/O: past the page cache, as the layers below a volume work.
+final class DirectFile {
+    let path: String
+    let isDevice: Bool
+    /// False where the file system has no direct I/O.
+    let isDirect: Bool
+    let size: ByteCount
+    private let descriptor: Descriptor
+
+    /// - Parameter isExclusive: a device that is mounted or part of another device gives an error.
+    init(_ path: String, forWriting isWritable: Bool = false, exclusively isExclusive: Bool = false) throws(TurntableError) {
+        let what = "opening \(path)\(isWritable ? " for writing" : "")"
+        var direct: Int32 = 0
+        let opened = unsafe tt_block_open(path, isWritable ? 1 : 0, isExclusive ? 1 : 0, &direct)
+        if opened == -EBUSY {
+            throw TurntableError(.refused, what, "it is mounted, or part of another device", remedy: "unmount it, or choose another target")
+        }
+        let descriptor = Descriptor(owning: try checked(opened, what))
+        let kind = tt_block_is_device(descriptor.rawValue)
+        guard kind >= 0 else { throw TurntableError(.usage, what, "it is neither a block device nor a regular file") }
+        size = ByteCount(Int(try checked(tt_block_bytes(descriptor.rawValue), "asking for the size of \(path)")))
+        isDevice = kind == 1
+        isDirect = direct != 0
+        self.path = path
+        self.descriptor = descriptor
+    }
+
+    /// Fills `buffer`, all of which the file has.
+    func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(TurntableError) {
+        let count = unsafe tt_read_at(descriptor.rawValue, buffer.baseAddress, buffer.count, Int64(offset))
+        guard count == buffer.count else {
+            throw TurntableError(
+                .unsupported, "reading \(ByteCount(buffer.count)) at \(offset) of \(path)",
+                count < 0 ? errorText(Int32(-count)) : "only \(count) bytes are there", remedy: "look at the kernel's log for the device")
+        }
+    }
+
+    func read(at offset: Int, count: Int) throws(TurntableError) -> [UInt8] {
+        let buffer = AlignedBuffer(bytes: count)
+        try unsafe read(at: offset, into: buffer.bytes)
+        return unsafe Array(buffer.bytes)
+    }
+
+    func write(at offset: Int, _ bytes: UnsafeRawBufferPointer) throws(TurntableError) {
+        try checked(
+            unsafe tt_block_write(descriptor.rawValue, bytes.baseAddress, bytes.count, Int64(offset)),
+            "writing \(ByteCount(bytes.count)) at \(offset) of \(path)", remedy: "look at the kernel's log for the device")
+    }
+
+    func zero(_ range: Range<Int>) throws(TurntableError) {
+        try checked(
+            tt_block_zero(descriptor.rawValue, Int64(range.lowerBound), Int64(range.count)),
+            "clearing \(ByteCount(range.count)) at \(range.lowerBound) of \(path)")
+    }
+
+    /// Everything written so far is durable; through the page cache of this device also what others wrote.
+    func sync() throws(TurntableError) {
+        try checked(tt_block_sync(descriptor.rawValue), "making \(path) durable")
+    }
+
+    /// Whether somebody else uses it in a way that can be seen: an emulator's lock, an open device of device-mapper's.
+    func isInUse() throws(TurntableError) -> Bool {
+        guard isDevice else {
+            let result = tt_block_lock(descriptor.rawValue)
+            if result == -EAGAIN { return true }
+            try checked(result, "locking \(path)")
+            return false
+        }
+        var major: UInt32 = 0, minor: UInt32 = 0
+        try checked(unsafe tt_block_number(descriptor.rawValue, &major, &minor), "looking at \(path)")
+        return (DeviceMapper.openCount(major: major, minor: minor) ?? 1) > 1
+    }
+
+    /// The first byte at or after `offset` that the file system has something for; nil if there is none. A device has everything.
+    func nextData(from offset: Int) -> Int? {
+        if isDevice { return offset < size.value ? offset : nil }
+        let position = tt_next_data(descriptor.rawValue, Int64(offset))
+        if position == -Int64(ENXIO) { return nil }
+        return position < 0 ? offset : Int(position)
+    }
+}
+
+/// Whether two paths are of one block device.
+public func isSameDevice(_ one: String, _ other: String) -> Bool {
+    var first = stat(), second = stat()
+    guard unsafe stat(one, &first) == 0, unsafe stat(other, &second) == 0 else { return false }
+    return first.st_mode & S_IFMT == S_IFBLK && second.st_mode & S_IFMT == S_IFBLK && first.st_rdev == second.st_rdev
+}
+
+/// Memory for direct I/O.
+@safe final class AlignedBuffer: @unchecked Sendable {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(bytes count: Int) {
+        unsafe bytes = .allocate(byteCount: count, alignment: blockAlignment)
+    }
+    deinit { unsafe bytes.deallocate() }
+}

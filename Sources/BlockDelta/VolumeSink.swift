@@ -1,0 +1,182 @@
+public import TurntableCore
+internal import TurntableLinux
+
+/// A logical volume, a block device or an image file that is written as a disk elsewhere is read.
+///
+/// Writes go past the page cache, a few at a time on threads of their own (``Limits/blockWriters``) from buffers that are made
+/// once (``Limits/blockWrites``). Two that touch the same bytes never wait or run at once, so they happen in order. What is
+/// zero is not written: the target is told to forget it, so that a thin volume or a sparse file stays small.
+///
+/// A target is refused if it is smaller than the disk, mounted, used by somebody, or if it holds something, which is looked for
+/// where file systems and partition tables have their signatures.
+public final class VolumeSink: BlockSink {
+    public let size: ByteCount
+    /// What an earlier copy to this target had noted, if it was not complete.
+    public let interrupted: BlockProgress?
+
+    private let file: DirectFile
+    private let journal: SinkJournal?
+    private let buffers: [AlignedBuffer]
+    private let queue = Monitor(Queue())
+    private var threads: [WorkerThread] = []
+
+    fileprivate struct Job {
+        var range: Range<Int>
+        /// Nil: zeroes.
+        var buffer: Int?
+    }
+    fileprivate struct Queue {
+        var waiting: [Job] = []
+        /// Waiting, under way, or being filled.
+        var ranges: [Range<Int>] = []
+        var freeBuffers = Array(0..<Limits.blockWrites)
+        var failure: TurntableError?
+        var isOver = false
+    }
+
+    /// - Parameters:
+    ///   - path: what is not there is made as a file.
+    ///   - size: of the disk that is copied.
+    ///   - isOverwriting: what the target holds is no reason to refuse it.
+    ///   - journal: where progress is noted.
+    public init(_ path: String, size: ByteCount, overwriting isOverwriting: Bool = false, journal: SinkJournal? = nil)
+        throws(TurntableError)
+    {
+        let interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
+        file = try SinkTarget.open(path, size: size, mayHoldSomething: isOverwriting || interrupted != nil)
+        self.size = size
+        self.interrupted = interrupted
+        self.journal = journal
+        buffers = (0..<Limits.blockWrites).map { _ in AlignedBuffer(bytes: Limits.blockExtentBytes) }
+        try journal?.note(BlockProgress(pass: 0, position: 0))
+        for _ in 0..<Limits.blockWriters {
+            let worker = Worker(file: file, buffers: buffers, queue: queue)
+            threads.append(WorkerThread("block-writer") { worker.run() })
+        }
+    }
+
+    deinit {
+        queue.update { $0.isOver = true }
+        for thread in threads { thread.join() }
+    }
+
+    public func write(_ range: Range<Int>, fill: (UnsafeMutableRawBufferPointer) throws(TurntableError) -> Void) throws(TurntableError) {
+        precondition(!range.isEmpty && range.count <= Limits.blockExtentBytes && range.upperBound <= size.value)
+        let index: Int = try waitForRoom { queue in
+            guard !queue.freeBuffers.isEmpty, !queue.ranges.contains(where: { $0.overlaps(range) }) else { return nil }
+            queue.ranges.append(range)
+            return queue.freeBuffers.removeLast()
+        }
+        do throws(TurntableError) {
+            try unsafe fill(UnsafeMutableRawBufferPointer(rebasing: buffers[index].bytes[..<range.count]))
+        } catch {
+            queue.update { $0.finish(Job(range: range, buffer: index)) }
+            throw error
+        }
+        queue.update { $0.waiting.append(Job(range: range, buffer: index)) }
+    }
+
+    public func zero(_ range: Range<Int>) throws(TurntableError) {
+        precondition(range.upperBound <= size.value)
+        try waitForRoom { (queue) -> Void? in
+            guard queue.ranges.count < Limits.blockWrites, !queue.ranges.contains(where: { $0.overlaps(range) }) else { return nil }
+            queue.ranges.append(range)
+            return ()
+        }
+        // Not in the wait above, which wakes nobody.
+        queue.update { $0.waiting.append(Job(range: range, buffer: nil)) }
+    }
+
+    public func flush(_ progress: BlockProgress) throws(TurntableError) {
+        try waitForRoom { (queue) -> Void? in queue.ranges.isEmpty ? () : nil }
+        try file.sync()
+        try journal?.note(progress)
+    }
+
+    private func waitForRoom<Value>(_ body: (inout Queue) -> Value?) throws(TurntableError) -> Value {
+        let outcome: Result<Value, TurntableError>? = queue.wait(atMost: Limits.blockTime) { queue in
+            if let failure = queue.failure { return .failure(failure) }
+            return body(&queue).map { .success($0) }
+        }
+        guard let outcome else {
+            throw TurntableError(
+                .unsupported, "writing to \(file.path)", "nothing was written for \(Limits.blockTime.seconds) s",
+                remedy: "look at the kernel's log for the device")
+        }
+        return try outcome.get()
+    }
+
+    // MARK: - Threads
+
+    /// What the threads share with the sink, which they do not keep alive. The buffers and the file outlive them: the sink
+    /// waits for them at its end.
+    private struct Worker: @unchecked Sendable {
+        let file: DirectFile
+        let buffers: [AlignedBuffer]
+        let queue: Monitor<Queue>
+
+        func run() {
+            while true {
+                let next: Job?? = queue.wait(atMost: .seconds(3600)) { queue in
+                    if let job = queue.takeNext() { return .some(job) }
+                    return queue.isOver ? .some(nil) : nil
+                }
+                guard let next else { continue }
+                guard let job = next else { return }
+                let failure = perform(job)
+                queue.update { queue in
+                    queue.failure = queue.failure ?? failure
+                    queue.finish(job)
+                }
+            }
+        }
+
+        private func perform(_ job: Job) -> TurntableError? {
+            do throws(TurntableError) {
+                guard let index = job.buffer else {
+                    try file.zero(job.range)
+                    return nil
+                }
+                let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffers[index].bytes[..<job.range.count])
+                try unsafe writeData(bytes, at: job.range.lowerBound)
+                return nil
+            } catch {
+                return error
+            }
+        }
+
+        /// In runs of units that are zero or not.
+        private func writeData(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(TurntableError) {
+            var start = 0
+            while start < bytes.count {
+                let isEmpty = unsafe isUnitZero(bytes, start)
+                var end = min(start + zeroUnitBytes, bytes.count)
+                while end < bytes.count, unsafe isUnitZero(bytes, end) == isEmpty { end = min(end + zeroUnitBytes, bytes.count) }
+                if isEmpty {
+                    try file.zero(offset + start..<offset + end)
+                } else {
+                    try unsafe file.write(at: offset + start, UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+                }
+                start = end
+            }
+        }
+
+        private func isUnitZero(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Bool {
+            let count = min(zeroUnitBytes, bytes.count - start)
+            // The test takes whole cache lines; the odd end of an odd disk is written.
+            return unsafe count % 64 == 0 && isZero(bytes.baseAddress! + start, bytes: count)
+        }
+    }
+}
+
+/// The unit in which zeroes are looked for: smaller ones cost more calls than they save writes.
+private let zeroUnitBytes = 64 << 10
+
+extension VolumeSink.Queue {
+    fileprivate mutating func takeNext() -> VolumeSink.Job? { waiting.isEmpty ? nil : waiting.removeFirst() }
+
+    fileprivate mutating func finish(_ job: VolumeSink.Job) {
+        if let index = ranges.firstIndex(of: job.range) { ranges.remove(at: index) }
+        if let buffer = job.buffer { freeBuffers.append(buffer) }
+    }
+}

@@ -1,0 +1,165 @@
+import ArgumentParser
+import BlockDelta
+import Foundation
+import TurntableCore
+import TurntableLinux
+
+@main
+struct DiskCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "turntable-disk",
+        abstract: "Copies the disk of a machine while it is in use.",
+        discussion: """
+            EXAMPLES
+              turntable-disk copy vg/web /dev/backup/web --rest 8M --before-last 'systemctl stop web'
+              turntable-disk copy vg/web /srv/images/web.img --json
+              turntable-disk gc
+
+            EXIT CODES
+              0 done   2 usage   3 refused   7 this host lacks something, or a device failed   130 cancelled
+            """,
+        subcommands: [CopyCommand.self, GarbageCommand.self, DeviceCommand.self])
+
+    /// As the argument parser's own, but a wrong command line ends with the code that the help names.
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+            Foundation.exit(TurntableError.Kind.usage.exitCode)
+        }
+    }
+}
+
+struct CopyCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "copy", abstract: "Copy a logical volume that is in use, exactly as it is when its writer has stopped.",
+        discussion: """
+            Passes follow each other, each of what changed during the one before, until what is left is at most --rest. Then \
+            --before-last is run, which must end whatever writes the volume, and the last changes are copied.
+            """)
+
+    @Argument(help: "The volume: GROUP/VOLUME.") var volume: String
+    @Argument(help: "A logical volume, a block device or an image file; a file that is not there is made.") var target: String
+    @Option(help: "Chunk size of snapshots; a thin volume's is its pool's.") var chunk = "64K"
+    @Option(help: "What may be left when the writer stops.") var rest = "16M"
+    @Option(help: "A shell command that ends what writes the volume. Without it the volume must not be written.") var beforeLast: String?
+    @Option(help: "A file in which to note how far the target is; an unfinished copy may then be begun again.") var journal: String?
+    @Flag(help: "Whatever the target holds is lost.") var overwrite = false
+    @Flag(help: "Print one JSON object for each pass.") var json = false
+
+    func run() throws {
+        try reportingErrors {
+            guard let chunkBytes = ByteCount(parsing: chunk), let restBytes = ByteCount(parsing: rest) else {
+                throw TurntableError(.usage, "reading the options", "--chunk \(chunk) --rest \(rest)", remedy: "sizes as 64K, 16M")
+            }
+            let stop = Monitor(false)
+            Signals.onInterrupt { _ in stop.update { $0 = true } }
+            let source = try VolumeSource(
+                volume, lvm: LVM(helper: HelperProcess([helperPath()])), session: String(ProcessInfo.processInfo.processIdentifier),
+                chunkBytes: chunkBytes.value, watching: { FileHandle.standardError.write(Data("turntable-disk: \($0)\n".utf8)) })
+            guard !isSameDevice(target, source.origin.devicePath) else {
+                throw TurntableError(.usage, "copying \(volume) to \(target)", "the target is the volume itself")
+            }
+            let sink = try VolumeSink(
+                target, size: source.size, overwriting: overwrite,
+                journal: journal.map { SinkJournal(AppendFile($0), disk: source.origin.fullName) })
+            let replication = Replication(
+                from: source, to: sink, report: { report in show(report, deltaBytesRead: source.deltaBytesRead) },
+                isCancelled: { stop.read { $0 } })
+            try replication.run(fits: { left, _ in left <= restBytes }, stopWriter: stopWriter)
+        }
+    }
+
+    private func stopWriter() throws(TurntableError) {
+        guard let beforeLast else { return }
+        let code = try ChildProcess(["sh", "-c", beforeLast]).wait()
+        guard code == 0 else { throw TurntableError(.refused, "running --before-last", "it ended with \(code)") }
+    }
+
+    private func show(_ report: PassReport, deltaBytesRead: Int) {
+        if json {
+            struct Line: Encodable {
+                var event = "pass"
+                var report: PassReport
+                var deltaBytesRead: Int
+            }
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = .sortedKeys
+            let line = (try? encoder.encode(Line(report: report, deltaBytesRead: deltaBytesRead))) ?? Data()
+            print(String(decoding: line, as: UTF8.self))
+        } else {
+            let why = report.lossReason.map { "  ALL OF IT AGAIN: \($0)" } ?? ""
+            print(
+                "pass \(report.pass)\(report.isLast ? " (last)" : "")  \(ByteCount(report.bytes)) in \(report.chunks) chunks  "
+                    + "\(Nanoseconds.milliseconds(report.milliseconds))  found in \(Nanoseconds.milliseconds(report.deltaMilliseconds))\(why)"
+            )
+        }
+        fflush(nil)
+    }
+}
+
+struct GarbageCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "gc", abstract: "Remove the snapshots that a killed copy left: all that carry the tag turntable.",
+        discussion: "Those of a copy that runs on this host stay.")
+
+    @Option(help: "Only those of this volume: GROUP/VOLUME.") var of: String?
+
+    func run() throws {
+        try reportingErrors {
+            let lvm = LVM(helper: HelperProcess([try helperPath()]))
+            // A session is the number of its process, which may be another program's by now.
+            let removed = try lvm.collectGarbage(of: of) { session in
+                (try? String(contentsOfFile: "/proc/\(session)/comm", encoding: .utf8))?.hasPrefix("turntable") ?? false
+            }
+            for name in removed { print(name) }
+        }
+    }
+}
+
+/// What the kernel says of a device, for the tests of this program's calls to it.
+struct DeviceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "device", abstract: "Ask device-mapper.", shouldDisplay: false)
+    enum Verb: String, ExpressibleByArgument { case status, suspend, resume }
+
+    @Argument var verb: Verb
+    @Argument var name: String
+
+    func run() throws {
+        try reportingErrors {
+            switch verb {
+            case .status:
+                guard let target = try DeviceMapper.status(of: name) else {
+                    throw TurntableError(.usage, "asking for the state of the device \(name)", "there is none")
+                }
+                print(target.type, target.size.value, target.parameters)
+            case .suspend: try DeviceMapper.suspend(name)
+            case .resume: try DeviceMapper.resume(name)
+            }
+        }
+    }
+}
+
+/// Beside this program, or in the place that the environment names.
+private func helperPath() throws(TurntableError) -> String {
+    let own = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+    let places = [environmentValue("TURNTABLE_LVM_HELPER"), own.appending(path: "turntable-lvm-helper").path].compactMap(\.self)
+    guard let found = places.first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
+        throw TurntableError(
+            .unsupported, "looking for turntable-lvm-helper", "it is not at \(places.joined(separator: " nor at "))",
+            remedy: "name it in TURNTABLE_LVM_HELPER")
+    }
+    return found
+}
+
+private func reportingErrors(_ body: () throws -> Void) throws {
+    do {
+        try body()
+    } catch let error as TurntableError {
+        FileHandle.standardError.write(Data("turntable-disk: \(error)\n".utf8))
+        Foundation.exit(error.kind.exitCode)
+    }
+}
