@@ -8,6 +8,8 @@ public final class Journal: Sendable {
     private let store: any AppendStore
     private let boot: BootID
     private let unixSeconds: @Sendable () -> Int64
+    /// Bytes that are known to be durable.
+    private let durable = Monitor(0)
 
     /// Opens a journal, which is empty until something is written; what a crash tore at its end is cut off.
     public init(
@@ -22,7 +24,7 @@ public final class Journal: Sendable {
             let contents = try Self.read(bytes, of: machine)
             if contents.validBytes < bytes.count { try store.truncate(to: contents.validBytes) }
             // What an earlier process wrote and did not live to make durable is believed from here on, so it must be.
-            if contents.validBytes > 0 { try store.sync() }
+            if contents.validBytes > 0 { try sync() }
         }
     }
 
@@ -40,7 +42,11 @@ public final class Journal: Sendable {
         var record = record
         record.boot = boot
         record.unixSeconds = unixSeconds()
-        let header = try store.contents().isEmpty ? JournalRecord.fileHeader : []
+        let count = try store.contents().count
+        // What another process appended since is made durable first: only the last record of a journal may ever be torn. The
+        // offer that a hand-off follows is durable already, and so is Offered before Committed.
+        if count > durable.read({ $0 }) { try sync() }
+        let header = count == 0 ? JournalRecord.fileHeader : []
         try store.append(header + record.encoded(digest: Digest.of))
     }
 
@@ -64,7 +70,11 @@ public final class Journal: Sendable {
     }
 
     /// Makes everything written durable.
-    public func sync() throws(TurntableError) { try store.sync() }
+    public func sync() throws(TurntableError) {
+        let count = try store.contents().count
+        try store.sync()
+        durable.update { $0 = max($0, count) }
+    }
 
     /// Writes a record and makes it durable: it counts from then on.
     public func log(_ record: JournalRecord) throws(TurntableError) {

@@ -82,8 +82,8 @@ extension SourceMigration {
 
     private func makeHandoff(_ session: SourceSession) -> Handoff {
         Handoff(
-            epoch: session.epoch, session: session.identifier, frames: (0..<session.ledger.streams).map { session.ledger.started($0) },
-            deviceStateBytes: UInt64(session.deviceState.count))
+            epoch: session.epoch, session: session.identifier, attachment: state.read { $0.control?.attachment ?? .none },
+            frames: (0..<session.ledger.streams).map { session.ledger.started($0) }, deviceStateBytes: UInt64(session.deviceState.count))
     }
 
     /// After a cut: what the target lacks of a machine that is its own already.

@@ -251,6 +251,9 @@ public final class TargetMigration: Sendable {
                 try machine.checkAlive()
                 continue
             }
+            guard handoff.attachment == attachment.control.attachment else {
+                throw TurntableError(.line, "the hand-off", "it was said on another line, and somebody says it again")
+            }
             guard handoff.epoch == offer.epoch, handoff.session == offer.session, handoff.frames.count == Int(offer.streams) else {
                 throw TurntableError(
                     .protocol, "the hand-off", "it is not of this offer (epoch \(handoff.epoch.value), \(handoff.frames.count) streams)")

@@ -163,9 +163,14 @@ public struct JournalContents: Equatable, Sendable {
             }
             return
         }
-        if bytes.allSatisfy({ $0 == 0 }) { return }
         guard bytes.starts(with: header) else {
-            throw WireError(.badMagic, value: UInt64(bytes[0]), limit: UInt64(header[0]), offset: 0)
+            // The first write's first block may not have come to the disk; nothing but that write was there then.
+            let begun = zip(bytes, header).prefix { $0 == $1 }.count
+            let isTorn = bytes[begun..<header.count].allSatisfy { $0 == 0 }
+            guard isTorn, try Self.nextWhole(bytes, from: header.count, digest) == nil else {
+                throw WireError(.badMagic, value: UInt64(bytes[0]), limit: UInt64(header[0]), offset: 0)
+            }
+            return
         }
         validBytes = header.count
         while validBytes < bytes.count {
@@ -182,9 +187,15 @@ public struct JournalContents: Equatable, Sendable {
         }
         // A crash may leave any of the last write's blocks unwritten, or make the file longer without its bytes. But if a whole
         // record follows, what was written before it was damaged later.
-        for start in validBytes + 1..<max(bytes.count, validBytes + 1) where try Self.whole(bytes, at: start, digest) != nil {
+        if let start = try Self.nextWhole(bytes, from: validBytes + 1, digest) {
             throw WireError(.badDigest, value: UInt64(bytes[validBytes]), limit: UInt64(start), offset: validBytes)
         }
+        return nil
+    }
+
+    /// Where the first whole record at or after `start` begins.
+    private static func nextWhole(_ bytes: [UInt8], from start: Int, _ digest: ([UInt8]) -> UInt64) throws(WireError) -> Int? {
+        for start in start..<max(bytes.count, start) where try whole(bytes, at: start, digest) != nil { return start }
         return nil
     }
 

@@ -127,12 +127,15 @@ public struct Pong: Equatable, Sendable, MessageBody {
 public struct Handoff: Equatable, Sendable, MessageBody {
     public var epoch: Epoch
     public var session: SessionID
+    /// The one it is said on: said again on another it means nothing, since the device state went with it.
+    public var attachment: AttachmentID
     /// Frames sent on each stream, over all attachments of the session.
     public var frames: [UInt64]
     public var deviceStateBytes: UInt64
-    public init(epoch: Epoch, session: SessionID, frames: [UInt64], deviceStateBytes: UInt64) {
+    public init(epoch: Epoch, session: SessionID, attachment: AttachmentID, frames: [UInt64], deviceStateBytes: UInt64) {
         self.epoch = epoch
         self.session = session
+        self.attachment = attachment
         self.frames = frames
         self.deviceStateBytes = deviceStateBytes
     }
@@ -140,6 +143,7 @@ public struct Handoff: Equatable, Sendable, MessageBody {
     init(from reader: inout MessageReader) throws(WireError) {
         epoch = Epoch(try reader.read())
         session = try reader.readID()
+        attachment = try reader.readID()
         frames = try reader.readCounts(atMost: Limits.streams)
         let position = reader.offset
         deviceStateBytes = try reader.read()
@@ -150,6 +154,7 @@ public struct Handoff: Equatable, Sendable, MessageBody {
     func write(to writer: inout MessageWriter) {
         writer.append(epoch.value)
         writer.append(session)
+        writer.append(attachment)
         writer.append(counts: frames)
         writer.append(deviceStateBytes)
     }

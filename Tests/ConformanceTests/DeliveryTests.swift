@@ -200,7 +200,7 @@ internal import WireFormat
             session: .random(), epoch: Epoch(7), machine: "naïve", streams: 4, regions: [.init(name: "ram", bytes: 1 << 30)],
             populations: [.init(region: 0, firstStripe: 1, stripeCount: 2)], description: generator.bytes(Limits.descriptionBytes))
         let toTarget: [ControlMessage] = [
-            .offer(offer), .ping(.max), .handoff(Handoff(epoch: Epoch(7), session: offer.session, frames: [1, 2], deviceStateBytes: 3)),
+            .offer(offer), .ping(.max), .handoff(Handoff(epoch: Epoch(7), session: offer.session, attachment: .random(), frames: [1, 2], deviceStateBytes: 3)),
             .abort("no"),
         ]
         let toSource: [ControlMessage] = [

@@ -59,6 +59,36 @@ struct JournalTests {
         }
     }
 
+    /// The first write makes the file: whatever a crash left of it, nothing was there before. Found by the simulation.
+    @Test func aTornBeginningIsNoJournal() throws {
+        let journal = try open()
+        try journal.write(record(.source, .offer, 2))
+        let whole = disk.contents()
+        for missing in [0..<64] + (0..<whole.count).map({ $0..<whole.count }) {
+            let torn = MemoryStore()
+            var bytes = whole
+            for index in missing { bytes[index] = 0 }
+            // A record may end with zeroes.
+            guard bytes != whole else { continue }
+            try torn.append(bytes)
+            let again = try Journal(of: "m", store: torn, boot: Self.here) { 7 }
+            #expect(try again.history().records.isEmpty, "\(missing) missing")
+            try again.log(record(.source, .offer, 3))
+            #expect(try again.history().records.map(\.epoch) == [Epoch(3)])
+        }
+    }
+
+    /// Only the last record may be torn: one that another process wrote is durable before the next is appended. Found by the
+    /// simulation.
+    @Test func whatAnotherProcessWroteIsDurableBeforeTheNext() throws {
+        let mine = try open(), other = try open()
+        try mine.log(record(.source, .offer, 2))
+        try other.write(record(.target, .confirmed, 1))
+        try mine.write(record(.source, .handoff, 2))
+        disk.crash()
+        #expect(try open(Self.later).history().records.map(\.kind) == [.offer, .confirmed])
+    }
+
     /// Bytes 16 to 19 are a record's length, byte 60 is in its body.
     @Test(arguments: [16, 17, 18, 19, 60])
     func damageInTheMiddleIsNotTakenForAnEnd(at byte: Int) throws {

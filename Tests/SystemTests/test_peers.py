@@ -226,17 +226,17 @@ class WrongSource(InTheClear):
         data.send(wire.frame([(300, 1, 0, 0)], b"x" * 4096))
         data.send(wire.frame([(301, 1, 0, 0)], b"x" * 4096, sequence=1))
         lab.time.sleep(0.3)
-        control.send(wire.handoff([1]))
+        control.send(wire.handoff([1], attachment=attachment))
         self.assert_refused(receiver, control, 5, "data stream 0", "hand-off")
 
     def test_hand_off_without_device_state(self):
         receiver, control, attachment, _ = self.session()
-        control.send(wire.handoff([0]))
+        control.send(wire.handoff([0], attachment=attachment))
         self.assert_refused(receiver, control, 6, "device state")
 
     def test_hand_off_of_another_epoch(self):
         receiver, control, attachment, _ = self.session()
-        control.send(wire.handoff([0], epoch=9))
+        control.send(wire.handoff([0], epoch=9, attachment=attachment))
         self.assert_refused(receiver, control, 5, "the hand-off", "epoch 9")
 
     def test_memory_that_the_host_does_not_have(self):

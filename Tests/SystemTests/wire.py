@@ -40,8 +40,8 @@ def offered(epoch=2):
     return message(OFFERED, struct.pack("<Q", epoch) + bytes(16) + struct.pack("<I", 0))
 
 
-def handoff(frames, device_bytes=0, epoch=2):
-    return message(HANDOFF, struct.pack("<Q", epoch) + SESSION + struct.pack("<I", len(frames)) + struct.pack(f"<{len(frames)}QQ", *frames, device_bytes))
+def handoff(frames, device_bytes=0, epoch=2, attachment=bytes(16)):
+    return message(HANDOFF, struct.pack("<Q", epoch) + SESSION + attachment + struct.pack("<I", len(frames)) + struct.pack(f"<{len(frames)}QQ", *frames, device_bytes))
 
 
 def welcome(version=1):

@@ -17,13 +17,15 @@ struct ControlMessageTests {
     /// The format must not drift: these bytes are the protocol.
     @Test func aHandoffIsTheseBytes() {
         let handoff = Handoff(
-            epoch: Epoch(0x0102030405060708), session: SessionID(high: 0x1112131415161718, low: 0x2122232425262728), frames: [3, 0x0100],
+            epoch: Epoch(0x0102030405060708), session: SessionID(high: 0x1112131415161718, low: 0x2122232425262728),
+            attachment: AttachmentID(high: 5, low: 6), frames: [3, 0x0100],
             deviceStateBytes: 0x31_3233)
         #expect(
             ControlMessage.handoff(handoff).encoded() == [
-                52, 0, 0, 0, 7, 0, 0, 0,
+                68, 0, 0, 0, 7, 0, 0, 0,
                 8, 7, 6, 5, 4, 3, 2, 1,
                 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21,
+                5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0,
                 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0,
                 0x33, 0x32, 0x31, 0, 0, 0, 0, 0,
@@ -156,13 +158,13 @@ struct ControlMessageTests {
             ),
             (
                 .tooLong,
-                .handoff(Handoff(epoch: Epoch(1), session: .none, frames: Array(repeating: 0, count: Limits.streams), deviceStateBytes: 0)),
+                .handoff(Handoff(epoch: Epoch(1), session: .none, attachment: .none, frames: Array(repeating: 0, count: Limits.streams), deviceStateBytes: 0)),
                 .handoff(
-                    Handoff(epoch: Epoch(1), session: .none, frames: Array(repeating: 0, count: Limits.streams + 1), deviceStateBytes: 0))
+                    Handoff(epoch: Epoch(1), session: .none, attachment: .none, frames: Array(repeating: 0, count: Limits.streams + 1), deviceStateBytes: 0))
             ),
             (
-                .tooLong, .handoff(Handoff(epoch: Epoch(1), session: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes))),
-                .handoff(Handoff(epoch: Epoch(1), session: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes) + 1))
+                .tooLong, .handoff(Handoff(epoch: Epoch(1), session: .none, attachment: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes))),
+                .handoff(Handoff(epoch: Epoch(1), session: .none, attachment: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes) + 1))
             ),
         ]
         for (index, (reason, good, bad)) in cases.enumerated() {

@@ -55,7 +55,7 @@ extension SeededGenerator {
             .ping(number()), .pong(Pong(stamp: number(), received: counts(Limits.streams))),
             .handoff(
                 Handoff(
-                    epoch: Epoch(number()), session: identifier(),
+                    epoch: Epoch(number()), session: identifier(), attachment: identifier(),
                     frames: counts(Limits.streams),
                     deviceStateBytes: UInt64.random(in: 0...UInt64(Limits.deviceStateBytes), using: &self))),
             .committed(
