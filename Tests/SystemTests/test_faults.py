@@ -253,7 +253,7 @@ def crashed_or_saved(case, victim):
 
 
 def crashed_at_target(case, victim):
-    case.expect(case.receiver, 0, 8)
+    case.expect(case.receiver, 0, 6)
     case.receive_again()
     case.expect(case.sender, 0)
     case.assert_resolved("COMMITTED", "COMMITTED")
