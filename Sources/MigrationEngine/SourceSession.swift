@@ -120,6 +120,7 @@ extension SourceMigration {
             let before = session.progress
             do throws(TurntableError) { return try attach(session) } catch {
                 let cause = try causeWorthResuming(error, session)
+                session.earlier += total(state.read { $0.senders })
                 endConnections()
                 // A target that takes attachments and nothing else is no line that came back.
                 if session.progress > before { (lostAt, wait) = (nil, Self.firstRetry) }
