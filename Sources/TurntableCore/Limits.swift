@@ -73,6 +73,8 @@ public enum Limits {
 
     /// Chunks of one disk: 16 TiB in chunks of 4 KiB.
     public static let diskChunks = 1 << 32
+    /// Bytes of one disk: 16 TiB.
+    public static let diskBytes = diskChunks * pageBytes
     /// Chunk sizes of a snapshot; also how much of its store is read at once.
     public static let snapshotChunkBytes = 4 << 10...16 << 20
     /// Bytes of a disk that are read or written by one call.
