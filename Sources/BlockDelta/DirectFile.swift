@@ -92,13 +92,3 @@ public func isSameDevice(_ one: String, _ other: String) -> Bool {
     guard unsafe stat(one, &first) == 0, unsafe stat(other, &second) == 0 else { return false }
     return first.st_mode & S_IFMT == S_IFBLK && second.st_mode & S_IFMT == S_IFBLK && first.st_rdev == second.st_rdev
 }
-
-/// Memory for direct I/O.
-@safe final class AlignedBuffer: @unchecked Sendable {
-    let bytes: UnsafeMutableRawBufferPointer
-
-    init(bytes count: Int) {
-        unsafe bytes = .allocate(byteCount: count, alignment: blockAlignment)
-    }
-    deinit { unsafe bytes.deallocate() }
-}

@@ -26,6 +26,8 @@ public protocol SourceMachine: AnyObject, Sendable {
     var description: [UInt8] { get }
     var pages: any PageSource { get }
     var deviceCost: DeviceCost { get }
+    /// Disks that come along.
+    var disks: [any BlockSource] { get }
     /// False if it is paused, which it then stays at the target.
     var isRunning: Bool { get }
 
@@ -59,6 +61,10 @@ public protocol SourceMachine: AnyObject, Sendable {
 /// A machine that is prepared and waits for its memory and device state.
 public protocol TargetMachine: AnyObject, Sendable {
     var pages: any PageSink { get }
+    /// Those of the offer, in its order.
+    var disks: [any BlockSink] { get }
+    /// What each region of memory and then each disk reads as before anything of this session arrived.
+    var contents: [TargetContent] { get }
     /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
     var isRunning: Bool { get }
     /// An earlier process of this receiver loaded the device state: the machine is ready to run, and may have been said to be.
@@ -80,16 +86,21 @@ public protocol TargetMachine: AnyObject, Sendable {
 
 extension SourceMachine {
     public var isRunning: Bool { true }
+    public var disks: [any BlockSource] { [] }
 }
 
 extension TargetMachine {
+    public var disks: [any BlockSink] { [] }
+    public var contents: [TargetContent] {
+        pages.regions.map { _ in .zero } + disks.map { $0.isZeroed ? .zero : .unknown }
+    }
     public var isRunning: Bool { true }
     public var hasDeviceState: Bool { false }
 }
 
 /// Makes machines at a target.
 public protocol TargetHost: AnyObject, Sendable {
-    /// Checks the offer against what the operator allows and makes the machine: its memory and its stopped hypervisor.
+    /// Checks the offer against what the operator allows and makes the machine: its memory, its disks and its stopped hypervisor.
     /// - Parameter resumeWindow: how long it waits for another process of this receiver when this one dies, before it is ended.
     func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine
     /// The machine that an earlier process of this receiver prepared for this offer's session, and that still waits. Nil if

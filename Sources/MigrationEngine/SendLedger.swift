@@ -16,8 +16,10 @@ final class SendLedger: @unchecked Sendable {
     /// Pages on their way that the ring no longer has room for.
     private let doubtful: [PageBitmap]
 
+    /// Of which all is pending, also what was never touched. Changes while no stream sends.
+    private var distrusted: Set<Int> = []
     private let memory: LedgerMemory
-    private let regions: [MemoryRegion]
+    let regions: [MemoryRegion]
     /// Frames that the target is known to have received; written by the control stream's thread.
     private let confirmed: [Confirmed]
     private final class Confirmed: Sendable { let frames = Atomic<UInt64>(0) }
@@ -129,18 +131,26 @@ final class SendLedger: @unchecked Sendable {
     }
 
     /// All of `populated` is to be sent, over whatever the target has of it.
-    func repeatAll(_ populated: (Int, (Range<Int>) -> Void) -> Void) {
-        for region in regions.indices {
-            populated(region) { pending[region].insert($0) }
-            // What is zero by now may not be zero there.
-            var next = 0
-            while let run = held[region].nextRun(from: next, to: held[region].pages) {
-                pending[region].insert(run)
-                next = run.upperBound
-            }
-        }
+    func repeatAll(in region: Int, _ populated: (Int, (Range<Int>) -> Void) -> Void) {
+        populated(region) { pending[region].insert($0) }
+        // What is zero by now may not be zero there.
+        held[region].forEachRun { pending[region].insert($0) }
         LedgerMemory.order()
     }
+
+    func repeatAll(_ populated: (Int, (Range<Int>) -> Void) -> Void) {
+        for region in regions.indices { repeatAll(in: region, populated) }
+    }
+
+    /// The target may hold anything there: where it is to be zero, it is told so.
+    func distrust(_ region: Int) {
+        distrusted.insert(region)
+        held[region].insert(0..<held[region].pages)
+        pending[region].insert(0..<pending[region].pages)
+        LedgerMemory.order()
+    }
+
+    func isDistrusted(_ region: Int) -> Bool { distrusted.contains(region) }
 
     /// A new attachment begins, and the target has received `received` frames of each stream: what was on its way beyond
     /// that is to be sent again. Returns the pages that are.

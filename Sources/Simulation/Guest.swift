@@ -138,10 +138,8 @@ final class SimulatedMemory: PageSource, PageSink, @unchecked Sendable {
     func file(of region: RegionIndex) -> Int32? { nil }
     func populate(_ pages: Range<Int>, in region: RegionIndex) {}
 
-    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
-        var next = 0
-        while let run = touched[region.value].nextRun(from: next, to: Guest.regionPages[region.value]) {
-            next = run.upperBound
+    func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
+        touched[region.value].forEachRun(in: pages) { run in
             for page in run where !isZero(page, region.value) { body(page..<page + 1) }
         }
     }

@@ -27,6 +27,9 @@ public final class ChunkSet {
     public func contains(_ chunk: Int) -> Bool { marks.contains(chunk) }
     public var count: Int { marks.count }
 
+    /// Calls `body` with each run of chunks.
+    public func forEachRun<Failure>(_ body: (Range<Int>) throws(Failure) -> Void) throws(Failure) { try marks.forEachRun(body) }
+
     /// Bytes of all chunks in the set.
     public var bytes: ByteCount {
         let isLastShort = chunks > 0 && marks.contains(chunks - 1)

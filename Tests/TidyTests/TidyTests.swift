@@ -50,7 +50,7 @@ struct TidyTests {
         // On its own: what it runs locks all memory and is not for threads.
         "turntable-lvm-helper": ["CTurntableLVM"],
         // Knows no hypervisor and no socket by name.
-        "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
+        "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"],
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"],
         "ControlShim": ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
