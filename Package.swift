@@ -76,7 +76,7 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "MigrationEngine", "Hypervisors",
-                "ControlShim", "Protection",
+                "ControlShim", "Protection", "BlockDelta",
                 argumentParser,
             ],
             swiftSettings: strict),

@@ -66,7 +66,10 @@ final class MachineStand {
         try machine.monitor.execute("query-status")["status"]?.text
     }
 
-    func host() -> QEMUHost { QEMUHost(.command(Self.command), directory: directory, turntable: Self.turntable) }
+    func host() -> QEMUHost { QEMUHost(.command(Self.command), directory: directory, disks: Self.noDisks, turntable: Self.turntable) }
+    static let noDisks = TargetDisks { (place, _) throws(TurntableError) in
+        throw TurntableError(.usage, "opening \(place.path)", "these tests have no disks")
+    }
 
     func offer(_ name: String, epoch: UInt64 = 2) -> Offer {
         Offer(

@@ -56,7 +56,7 @@ struct TidyTests {
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-            "Hypervisors", "ControlShim", "Protection", "CTurntableLinux",
+            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "CTurntableLinux",
         ],
     ]
     static let ours = Set(mayImport.keys).union([
