@@ -99,6 +99,11 @@ public enum Limits {
     public static let blockTime = Nanoseconds.seconds(120)
     /// A target that is open for longer than this is used by somebody.
     public static let deviceProbeTime = Nanoseconds.seconds(1)
+    /// How long it takes to learn what a volume's last snapshot saved, before that was measured; and where thin volumes differ.
+    public static let assumedDeltaTime = Nanoseconds.milliseconds(20)
+    public static let assumedThinDeltaTime = Nanoseconds.milliseconds(300)
+    /// Zeroes that a disk is asked for at once; it may have to write them.
+    public static let blockZeroBytes = 64 << 20
     /// How often a snapshot that could overflow is looked at.
     public static let snapshotWatchTime = Nanoseconds.milliseconds(100)
 }

@@ -185,7 +185,7 @@ struct TidyTests {
         "Transport/ByteConnection.swift", "Transport/Loopback.swift", "Transport/LoopbackStreams.swift", "TransportTCP/TCPFrameReceiver.swift",
         "TransportTCP/TCPFrameSender.swift", "TransportTCP/TCPSourceTransport.swift", "TransportTCP/Vectors.swift",
         "TransportTCP/SealedFrameSender.swift", "TransportTCP/StreamSocket.swift", "Protection/FrameCipher.swift",
-        "TurntableCore/PageBitmap.swift", "WireFormat/LittleEndian.swift",
+        "TurntableCore/Blocks.swift", "TurntableCore/PageBitmap.swift", "WireFormat/LittleEndian.swift",
     ]
     static let mayBeUnsafeThroughout = ["TurntableLinux", "TransportVerbs", "BlockDelta", "turntable-lvm-helper"]
 
