@@ -75,6 +75,8 @@ public enum Limits {
     public static let diskChunks = 1 << 32
     /// Bytes of one disk: 16 TiB.
     public static let diskBytes = diskChunks * pageBytes
+    /// Chunks that a hypervisor's dirty bitmap has: 2 MiB of bits, read in a few milliseconds while the machine stands still.
+    public static let bitmapChunks = 1 << 24
     /// Chunk sizes of a snapshot; also how much of its store is read at once.
     public static let snapshotChunkBytes = 4 << 10...16 << 20
     /// Bytes of a disk that are read or written by one call.
