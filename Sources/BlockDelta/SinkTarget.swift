@@ -13,7 +13,7 @@ enum SinkTarget {
         let what = "copying a disk of \(size) to \(path)"
         try makeFile(path, size)
         // A device in use gives an error here if the kernel knows of it.
-        let file = try DirectFile(path, forWriting: true, exclusively: true)
+        let file = try DirectFile(path, forWriting: true, exclusively: true, diskSize: size)
         guard file.size >= size else {
             throw TurntableError(.refused, what, "it has \(file.size)", remedy: "extend it, or choose another target")
         }

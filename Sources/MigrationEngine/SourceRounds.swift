@@ -65,7 +65,8 @@ extension SourceMigration {
         let roundReport = RoundReport(
             round: Int(round), pagesSent: after.pages - before.pages, zeroPages: after.zeroPages - before.zeroPages,
             blocksSent: after.blocks - before.blocks, olderPages: after.olderPages - before.olderPages,
-            bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond, pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
+            bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond,
+            pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
             predictedBlackoutMilliseconds: prediction.total.milliseconds, standstillMilliseconds: dirtyLog.standstill.milliseconds)
         return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
     }

@@ -5,7 +5,7 @@
 //     begin()  pass  nextDelta()  pass  …  writer stops  lastDelta()  pass  end()
 //
 // A writer that is let go on after lastDelta() is followed by another nextDelta() or lastDelta(), which tell again what that
-// one told. begin(), takeUp(), nextDelta(), lastDelta(), changedBytes() and end() are one thread's, and nothing is read while
+// one told. begin(), takeUp(), settle(), nextDelta(), lastDelta(), changedBytes() and end() are one thread's, and nothing is read while
 // one of them runs but changedBytes(); read() is anybody's, also several threads' at once. A sink is written by several threads, each
 // of which owns other parts of the disk.
 
@@ -32,9 +32,12 @@ public protocol BlockSource: AnyObject, Sendable {
 
     /// Freezes the content. All that may be other than zero in it.
     func begin() throws(TurntableError) -> ChunkSet
-    /// An earlier process began, and froze the content; what it was told is not forgotten. Goes on from what was frozen last.
-    /// False if that is gone: then the disk begins anew.
+    /// An earlier process began, and froze the content; what it had noted of what it was told is not forgotten. Goes on from there.
+    /// False if that cannot be: then the disk begins anew.
     func takeUp() throws(TurntableError) -> Bool
+    /// What was told so far is noted where ``takeUp()``'s caller will find it: what was kept to tell it again may go. Not to call it
+    /// is never wrong, but costs the writer. One thread's, as the others.
+    func settle() throws(TurntableError)
     /// Freezes the content as it is now, and tells what may have changed since it was frozen before. At least everything
     /// whose writing was complete then is in the new content.
     func nextDelta() throws(TurntableError) -> BlockChanges
@@ -52,6 +55,10 @@ public protocol BlockSource: AnyObject, Sendable {
     func lossReason() -> String?
     /// Removes everything that was made. Again, it does no harm.
     func end() throws(TurntableError)
+}
+
+extension BlockSource {
+    public func settle() throws(TurntableError) {}
 }
 
 /// A disk that is written as another is read.

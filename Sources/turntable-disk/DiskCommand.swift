@@ -58,13 +58,13 @@ struct CopyCommand: ParsableCommand {
             let stop = Monitor(false)
             Signals.onInterrupt { _ in stop.update { $0 = true } }
             let source = try VolumeSource(
-                volume, lvm: LVM(helper: HelperProcess([helperPath()])), session: String(ProcessInfo.processInfo.processIdentifier),
+                volume, as: volume, for: "copy to \(target)", lvm: LVM(helper: HelperProcess([helperPath()])),
                 chunkBytes: chunkBytes.value, watching: { FileHandle.standardError.write(Data("turntable-disk: \($0)\n".utf8)) })
             guard !isSameDevice(target, source.origin.devicePath) else {
                 throw TurntableError(.usage, "copying \(volume) to \(target)", "the target is the volume itself")
             }
             let sink = try VolumeSink(
-                target, size: source.size, overwriting: overwrite,
+                target, as: volume, size: source.size, overwriting: overwrite,
                 journal: journal.map { SinkJournal(AppendFile($0), disk: source.origin.fullName) })
             let replication = Replication(
                 from: source, to: sink, report: { report in show(report, deltaBytesRead: source.deltaBytesRead) },
@@ -111,11 +111,7 @@ struct GarbageCommand: ParsableCommand {
     func run() throws {
         try reportingErrors {
             let lvm = LVM(helper: HelperProcess([try helperPath()]))
-            // A session is the number of its process, which may be another program's by now.
-            let removed = try lvm.collectGarbage(of: of) { session in
-                (try? String(contentsOfFile: "/proc/\(session)/comm", encoding: .utf8))?.hasPrefix("turntable") ?? false
-            }
-            for name in removed { print(name) }
+            for name in try lvm.collectGarbage(of: of) { print(name) }
         }
     }
 }

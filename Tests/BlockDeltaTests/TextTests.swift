@@ -66,7 +66,7 @@ struct TextTests {
     }
 
     @Test func snapshotStatus() {
-        #expect(SnapshotStatus(parsing: "32/32768 16") == .used(.kibi(16), of: .mebi(16)))
+        #expect(SnapshotStatus(parsing: "32/32768 16") == .used(.kibi(16), of: .mebi(16), table: .kibi(8)))
         #expect(SnapshotStatus(parsing: "Invalid") == .invalid("Invalid"))
         #expect(SnapshotStatus(parsing: "Overflow") == .invalid("Overflow"))
         #expect(SnapshotStatus(parsing: "Merge failed") == .invalid("Merge failed"))

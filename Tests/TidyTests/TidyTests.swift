@@ -51,16 +51,17 @@ struct TidyTests {
         "turntable-lvm-helper": ["CTurntableLVM"],
         // Knows no hypervisor and no socket by name.
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"],
-        "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux"],
+        "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"],
         "ControlShim": ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-            "Hypervisors", "ControlShim", "Protection", "CTurntableLinux",
+            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "CTurntableLinux",
         ],
     ]
     static let ours = Set(mayImport.keys).union([
-        "CTurntableLinux", "CTurntableCipher", "CTurntableBlock", "CTurntableLVM", "CTurntableVerbs", "CTurntableFibers", "TestSupport",
+        "CTurntableLinux", "CTurntableCipher", "CTurntableBlock", "CTurntableLVM", "CTurntableNBD", "CTurntableVerbs", "CTurntableFibers",
+        "TestSupport",
     ])
     /// What the pure format may use besides: nothing that opens, sleeps or spawns.
     static let pure: Set<String> = ["TurntableCore", "WireFormat"]

@@ -33,6 +33,8 @@ struct tt_dm_target {
 int tt_dm_target(const char *name, int table, struct tt_dm_target *target);
 // How often a device is open. As tt_dm_target.
 int tt_dm_open_count(unsigned device_major, unsigned device_minor);
+// What a device is called, in at least 128 bytes. As tt_dm_target.
+int tt_dm_name(unsigned device_major, unsigned device_minor, char *name, size_t capacity);
 // Without what a suspend otherwise does first: freezing a file system on it.
 int tt_dm_suspend(const char *name);
 int tt_dm_resume(const char *name);
