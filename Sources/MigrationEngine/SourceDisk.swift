@@ -66,12 +66,19 @@ final class SourceDisk: @unchecked Sendable {
         return nil
     }
 
-    /// Reads pages that lie within the disk, but for the end of the last one, which is filled up with zeroes.
-    func read(_ run: Range<Int>, into buffer: UnsafeMutableRawPointer) throws(TurntableError) {
+    /// Reads pages that lie within the disk, but for the end of the last one, which is filled up with zeroes. False if the frozen content is
+    /// lost.
+    func read(_ run: Range<Int>, into buffer: UnsafeMutableRawPointer) throws(TurntableError) -> Bool {
         let bytes = run.lowerBound * pageBytes..<min(run.upperBound * pageBytes, source.size.value)
-        try unsafe source.read(bytes, into: UnsafeMutableRawBufferPointer(start: buffer, count: bytes.count))
+        do throws(TurntableError) {
+            try unsafe source.read(bytes, into: UnsafeMutableRawBufferPointer(start: buffer, count: bytes.count))
+        } catch {
+            guard source.lossReason() != nil else { throw error }
+            return false
+        }
         let rest = run.count * pageBytes - bytes.count
         if rest > 0 { unsafe (buffer + bytes.count).initializeMemory(as: UInt8.self, repeating: 0, count: rest) }
+        return true
     }
 
     func insert(_ chunks: ChunkSet, into bitmap: PageBitmap) {
