@@ -23,7 +23,7 @@ enum SinkTarget {
         if !mayHoldSomething, let found = try firstContent(of: file) {
             throw TurntableError(
                 .refused, what, "it holds something at byte \(found)",
-                remedy: "clear it with `wipefs -a` or blkdiscard(8), or say --overwrite")
+                remedy: "clear it with `wipefs -a` or blkdiscard(8), or have it overwritten: --overwrite, --overwrite-disks")
         }
         return file
     }
