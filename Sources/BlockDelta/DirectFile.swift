@@ -90,20 +90,24 @@ final class DirectFile: Sendable {
         try checked(tt_block_sync(descriptor.rawValue), "making \(path) durable")
     }
 
-    /// Whether somebody else uses it in a way that can be seen: an emulator's lock, an open device of device-mapper's.
-    func isInUse() throws(TurntableError) -> Bool {
+    /// Whether somebody else uses it in a way that can be seen: another sink, an emulator's lock, an open device of device-mapper's.
+    /// - Parameter isShared: only other sinks count.
+    func isInUse(shared isShared: Bool) throws(TurntableError) -> Bool {
         guard isDevice else {
-            let result = tt_block_lock(descriptor.rawValue)
-            if result == -EAGAIN { return true }
-            try checked(result, "locking \(path)")
-            return false
+            let held = tt_block_hold(descriptor.rawValue)
+            if held == -EAGAIN { return true }
+            try checked(held, "locking \(path)")
+            if isShared { return false }
+            return try checked(tt_block_is_locked(descriptor.rawValue), "asking for locks on \(path)") == 1
         }
+        // That other sinks have it not, O_EXCL says.
+        if isShared { return false }
         let own = hasOddEnd ? 2 : 1
         let (major, minor) = try deviceNumber()
         return (DeviceMapper.openCount(major: major, minor: minor) ?? own) > own
     }
 
-    private func deviceNumber() throws(TurntableError) -> (major: UInt32, minor: UInt32) {
+    func deviceNumber() throws(TurntableError) -> (major: UInt32, minor: UInt32) {
         var major: UInt32 = 0, minor: UInt32 = 0
         try checked(unsafe tt_block_number(descriptor.rawValue, &major, &minor), "looking at \(path)")
         return (major, minor)

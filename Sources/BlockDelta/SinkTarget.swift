@@ -9,7 +9,7 @@ enum SinkTarget {
     /// partition tables' and RAID's at the end.
     private static let signatureBytes = 1 << 20
 
-    static func open(_ path: String, size: ByteCount, mayHoldSomething: Bool) throws(TurntableError) -> DirectFile {
+    static func open(_ path: String, size: ByteCount, mayHoldSomething: Bool, isShared: Bool) throws(TurntableError) -> DirectFile {
         let what = "copying a disk of \(size) to \(path)"
         try makeFile(path, size)
         // A device in use gives an error here if the kernel knows of it.
@@ -17,21 +17,21 @@ enum SinkTarget {
         guard file.size >= size else {
             throw TurntableError(.refused, what, "it has \(file.size)", remedy: "extend it, or choose another target")
         }
-        if try staysInUse(file) {
+        if try staysInUse(file, isShared) {
             throw TurntableError(.refused, what, "somebody uses it", remedy: "stop what has it open, or choose another target")
         }
         if !mayHoldSomething, let found = try firstContent(of: file) {
             throw TurntableError(
                 .refused, what, "it holds something at byte \(found)",
-                remedy: "clear it with `wipefs -a` or blkdiscard(8), or say --overwrite")
+                remedy: "clear it with `wipefs -a` or blkdiscard(8), or have it overwritten: --overwrite, --overwrite-disks")
         }
         return file
     }
 
     /// A new device is opened by udev for a moment, to see what it is.
-    private static func staysInUse(_ file: DirectFile) throws(TurntableError) -> Bool {
+    private static func staysInUse(_ file: DirectFile, _ isShared: Bool) throws(TurntableError) -> Bool {
         let deadline = Clock.now + Limits.deviceProbeTime
-        while try file.isInUse() {
+        while try file.isInUse(shared: isShared) {
             if Clock.now > deadline { return true }
             Clock.sleep(.milliseconds(20))
         }

@@ -1,14 +1,12 @@
 internal import FoundationEssentials
-internal import Glibc
 public import TurntableCore
 internal import TurntableLinux
 
 extension LVM {
     /// GROUP/VOLUME of a device of device-mapper's, under any of its names; nil if it is not a logical volume.
     public static func volumeName(ofDevice path: String) -> String? {
-        var status = stat()
-        guard unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFBLK else { return nil }
-        let number = "\(gnu_dev_major(status.st_rdev)):\(gnu_dev_minor(status.st_rdev))"
+        guard let device = try? DirectFile(path), device.isDevice, let (major, minor) = try? device.deviceNumber() else { return nil }
+        let number = "\(major):\(minor)"
         guard let identifier = attribute("uuid", of: number), let name = attribute("name", of: number) else { return nil }
         // A volume's own device has LVM- and 64 letters; those of its layers have a suffix.
         guard identifier.hasPrefix("LVM-"), identifier.utf8.count == 68 else { return nil }
@@ -24,7 +22,7 @@ extension LVM {
 
     private static func attribute(_ name: String, of number: String) -> String? {
         guard let data = try? Data(contentsOf: URL(filePath: "/sys/dev/block/\(number)/dm/\(name)")) else { return nil }
-        return String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        return String(decoding: data, as: UTF8.self).split(separator: "\n").first.map(String.init)
     }
 
     /// The program that runs LVM's library: beside this one, or where $TURNTABLE_LVM_HELPER says.

@@ -45,12 +45,14 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
     ///   - name: what the machine calls the disk.
     ///   - size: of the disk that is copied.
     ///   - isOverwriting: what the target holds is no reason to refuse it.
+    ///   - isShared: that somebody has it open is none: a QEMU that waits for the disk.
     ///   - journal: where progress is noted.
-    public init(_ path: String, as name: String, size: ByteCount, overwriting isOverwriting: Bool = false, journal: SinkJournal? = nil)
-        throws(TurntableError)
-    {
+    public init(
+        _ path: String, as name: String, size: ByteCount, overwriting isOverwriting: Bool = false, sharing isShared: Bool = false,
+        journal: SinkJournal? = nil
+    ) throws(TurntableError) {
         let interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
-        file = try SinkTarget.open(path, size: size, mayHoldSomething: isOverwriting || interrupted != nil)
+        file = try SinkTarget.open(path, size: size, mayHoldSomething: isOverwriting || interrupted != nil, isShared: isShared)
         isZeroed = try file.isKnownToBeZero()
         self.name = name
         self.size = size

@@ -58,7 +58,7 @@ struct CopyCommand: ParsableCommand {
             let stop = Monitor(false)
             Signals.onInterrupt { _ in stop.update { $0 = true } }
             let source = try VolumeSource(
-                volume, as: volume, for: "copy to \(target)", lvm: LVM(helper: HelperProcess([helperPath()])),
+                volume, as: volume, for: "copy to \(target)", lvm: LVM(helper: HelperProcess([LVM.helperPath()])),
                 chunkBytes: chunkBytes.value, watching: { FileHandle.standardError.write(Data("turntable-disk: \($0)\n".utf8)) })
             guard !isSameDevice(target, source.origin.devicePath) else {
                 throw TurntableError(.usage, "copying \(volume) to \(target)", "the target is the volume itself")
@@ -110,7 +110,7 @@ struct GarbageCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors {
-            let lvm = LVM(helper: HelperProcess([try helperPath()]))
+            let lvm = LVM(helper: HelperProcess([try LVM.helperPath()]))
             for name in try lvm.collectGarbage(of: of) { print(name) }
         }
     }
@@ -137,18 +137,6 @@ struct DeviceCommand: ParsableCommand {
             }
         }
     }
-}
-
-/// Beside this program, or in the place that the environment names.
-private func helperPath() throws(TurntableError) -> String {
-    let own = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-    let places = [environmentValue("TURNTABLE_LVM_HELPER"), own.appending(path: "turntable-lvm-helper").path].compactMap(\.self)
-    guard let found = places.first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
-        throw TurntableError(
-            .unsupported, "looking for turntable-lvm-helper", "it is not at \(places.joined(separator: " nor at "))",
-            remedy: "name it in TURNTABLE_LVM_HELPER")
-    }
-    return found
 }
 
 private func reportingErrors(_ body: () throws -> Void) throws {
