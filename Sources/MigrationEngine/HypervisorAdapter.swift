@@ -33,6 +33,8 @@ public protocol SourceMachine: AnyObject, Sendable {
 
     /// What a migration of this machine must not forget when its process dies: zeroes, or what an earlier process left.
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
+    /// As ``sessionMemory(bytes:)``, for what is not to be forgotten of ``disks``.
+    func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory
     /// The migration is over: nothing of it is kept.
     func forgetSession()
     /// An earlier process of this migration was killed, perhaps while it held the machine still: from now on ``isRunning`` is
@@ -87,6 +89,7 @@ public protocol TargetMachine: AnyObject, Sendable {
 extension SourceMachine {
     public var isRunning: Bool { true }
     public var disks: [any BlockSource] { [] }
+    public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory { preconditionFailure("a machine without disks needs none") }
 }
 
 extension TargetMachine {

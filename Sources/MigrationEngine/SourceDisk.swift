@@ -35,6 +35,8 @@ final class SourceDisk: @unchecked Sendable {
         let all = try source.begin()
         hot = HotChunks(chunks: all.chunks)
         insert(all, into: pending)
+        // From here on it is in the ledger.
+        try source.settle()
     }
 
     /// Goes on where an earlier process was killed. False if that process's frozen content is gone, and all is to be sent again.
@@ -51,6 +53,7 @@ final class SourceDisk: @unchecked Sendable {
     func fetch(into pending: PageBitmap, waitingAtMost most: ByteCount) throws(TurntableError) -> String? {
         let changes = try source.nextDelta()
         insert(changes.chunks, into: pending)
+        try source.settle()
         waiting.remove(0..<pages.value)
         if let reason = changes.lossReason {
             losses += 1
@@ -66,12 +69,19 @@ final class SourceDisk: @unchecked Sendable {
         return nil
     }
 
-    /// Reads pages that lie within the disk, but for the end of the last one, which is filled up with zeroes.
-    func read(_ run: Range<Int>, into buffer: UnsafeMutableRawPointer) throws(TurntableError) {
+    /// Reads pages that lie within the disk, but for the end of the last one, which is filled up with zeroes. False if the frozen content is
+    /// lost.
+    func read(_ run: Range<Int>, into buffer: UnsafeMutableRawPointer) throws(TurntableError) -> Bool {
         let bytes = run.lowerBound * pageBytes..<min(run.upperBound * pageBytes, source.size.value)
-        try unsafe source.read(bytes, into: UnsafeMutableRawBufferPointer(start: buffer, count: bytes.count))
+        do throws(TurntableError) {
+            try unsafe source.read(bytes, into: UnsafeMutableRawBufferPointer(start: buffer, count: bytes.count))
+        } catch {
+            guard source.lossReason() != nil else { throw error }
+            return false
+        }
         let rest = run.count * pageBytes - bytes.count
         if rest > 0 { unsafe (buffer + bytes.count).initializeMemory(as: UInt8.self, repeating: 0, count: rest) }
+        return true
     }
 
     func insert(_ chunks: ChunkSet, into bitmap: PageBitmap) {

@@ -88,8 +88,9 @@ extension SourceMigration {
         return Offer(
             session: session.identifier, epoch: session.epoch, machine: machine.name, streams: UInt16(session.ledger.streams),
             regions: machine.pages.regions.map { .init(name: $0.name, bytes: UInt64($0.pages.bytes.value)) },
-            populations: populations, disks: machine.disks.map { .init(name: $0.name, bytes: UInt64($0.size.value)) }, verification: options.verification, resumeWindow: options.resumeWindow,
-            isHandedOff: session.isHandedOff, description: machine.description)
+            populations: populations, disks: machine.disks.map { .init(name: $0.name, bytes: UInt64($0.size.value)) },
+            verification: options.verification, resumeWindow: options.resumeWindow, isHandedOff: session.isHandedOff,
+            description: machine.description)
     }
 
     /// The target's answer to the offer; nil if it says that it runs the machine, which was handed off before.

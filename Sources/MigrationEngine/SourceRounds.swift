@@ -64,7 +64,8 @@ extension SourceMigration {
         let rate = BitRate(elapsed > meter.roundTrip + LineMeter.window ? delivered : bytes, in: elapsed)
         let roundReport = RoundReport(
             round: Int(round), pagesSent: after.pages - before.pages, zeroPages: after.zeroPages - before.zeroPages,
-            blocksSent: after.blocks - before.blocks, olderPages: after.olderPages - before.olderPages, bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond,
+            blocksSent: after.blocks - before.blocks, olderPages: after.olderPages - before.olderPages,
+            bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond,
             pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
             predictedBlackoutMilliseconds: prediction.total.milliseconds, standstillMilliseconds: dirtyLog.standstill.milliseconds)
         return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
@@ -84,7 +85,10 @@ extension SourceMigration {
                 let most = line.rate.bytes(in: share)
                 lossReason = try disk.fetch(into: ledger.pending[region.value], waitingAtMost: most)
             }
-            if let lossReason { report(.note("\(lossReason): all of the disk \(disk.source.name) is sent again")) }
+            if let lossReason {
+                report(.note("\(lossReason): all of the disk \(disk.source.name) is sent again"))
+                ledger.repeatAll(in: region.value, session.content(of: machine.pages))
+            }
         }
     }
 
@@ -94,7 +98,7 @@ extension SourceMigration {
     /// Fetches all dirty marks.
     func drain(_ session: SourceSession) throws(TurntableError) {
         try session.ledger.scanning(nil, in: RegionIndex(0), on: 0) { () throws(TurntableError) in
-            try session.dirtyLog.drain(into: session.ledger.pending)
+            try session.dirtyLog.drain(into: session.ledger.pendingMemory)
         }
     }
 

@@ -80,12 +80,8 @@ extension SourceMigration {
     func openSession() throws(TurntableError) -> SourceSession {
         let journal = try journals.open(machine.name)
         let history = try journal.history()
-        let regions = machine.pages.regions + machine.disks.map { SourceDisk.region($0) }
-        guard regions.count <= Limits.regions else {
-            throw TurntableError(.unsupported, "moving \(machine.name)", "it has \(regions.count) regions of memory and disks, the limit is \(Limits.regions)")
-        }
         let disks = machine.disks.enumerated().map { SourceDisk($1, region: RegionIndex(machine.pages.regions.count + $0)) }
-        let ledger = SendLedger(try machine.sessionMemory(bytes: LedgerMemory.bytes(regions)), regions: regions)
+        let ledger = try openLedger()
         if ledger.isBegun {
             let right = history.source(ledger.epoch)
             if right == .reclaimed {
@@ -97,6 +93,12 @@ extension SourceMigration {
                 }
                 try machine.runAgain(ledger)
             } else if right != .owning {
+                guard ledger.isOfTheseDisks else {
+                    throw TurntableError(
+                        .usage, "going on with the migration of \(machine.name)", "it was begun with other disks than "
+                            + (machine.disks.isEmpty ? "none" : machine.disks.map(\.name).joined(separator: ", ")),
+                        remedy: "name the same disks as before")
+                }
                 return try takeUp(ledger, journal, right, disks)
             }
         }
@@ -126,6 +128,19 @@ extension SourceMigration {
         }
         if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
         return session
+    }
+
+    private func openLedger() throws(TurntableError) -> SendLedger {
+        let regions = machine.pages.regions
+        let disks = machine.disks.map { SourceDisk.region($0) }
+        guard regions.count + disks.count <= Limits.regions else {
+            throw TurntableError(
+                .unsupported, "moving \(machine.name)",
+                "it has \(regions.count) regions of memory and \(disks.count) disks, the limit is \(Limits.regions)")
+        }
+        let memory = try machine.sessionMemory(bytes: LedgerMemory.bytes(regions))
+        guard !disks.isEmpty else { return SendLedger(memory, regions: regions) }
+        return SendLedger(memory, regions: regions, disks: (disks, try machine.diskMemory(bytes: LedgerMemory.diskBytes(disks))))
     }
 
     private func takeUp(
@@ -198,8 +213,8 @@ extension SourceMigration {
         if state.read({ $0.isCancelled }) { throw error }
         // Whatever else failed, it failed because of that.
         try machine.checkAlive()
+        if error.kind == .line, let refusal = refusalOnItsWay() { throw refusal }
         guard error.kind == .line, session.isEstablished, options.resumeWindow > .zero else { throw error }
-        if let refusal = refusalOnItsWay() { throw refusal }
         return error
     }
 

@@ -222,6 +222,7 @@ final class StripeSender: Sendable {
     private func sendBlocks(_ stripe: Range<Int>, of disk: SourceDisk, _ pending: PageBitmap, isLast: Bool) throws(TurntableError) {
         let memory = unsafe stage.bytes.baseAddress!
         var due: [Range<Int>] = []
+        var lost: [Range<Int>] = []
         pending.forEachRun(in: stripe) { run in
             run.split(by: isLast ? [] : disk.waiting.runs(in: run)) { part, isWaiting in if !isWaiting { due.append(part) } }
         }
@@ -229,11 +230,13 @@ final class StripeSender: Sendable {
         for run in due {
             try run.split(by: disk.content.runs(in: run)) { (part, mayHoldSomething) throws(TurntableError) in
                 guard mayHoldSomething else { return try frames.addZeroes(part, of: disk.region) }
-                try unsafe disk.read(part, into: memory + (part.lowerBound - stripe.lowerBound) * pageBytes)
+                // What is lost stays pending, and the next delta is of the whole disk.
+                guard try unsafe disk.read(part, into: memory + (part.lowerBound - stripe.lowerBound) * pageBytes) else { return lost.append(part) }
                 try frames.addBlocks(part, of: disk.region)
             }
         }
         try frames.endBlocks()
+        for run in lost { due.removeAll { $0.overlaps(run) } }
         for run in due {
             pagesDone.add(run.count, ordering: .relaxed)
             pending.remove(run)

@@ -38,6 +38,12 @@ public final class TestMemory: PageSource, PageSink, @unchecked Sendable {
 
     // MARK: - For tests
 
+    public func copy(from other: TestMemory) {
+        for region in regions.indices {
+            mutableAddress(0, region).copyMemory(from: other.mutableAddress(0, region), byteCount: regions[region].pages.bytes.value)
+        }
+    }
+
     public func mutableAddress(_ page: Int, _ region: Int) -> UnsafeMutableRawPointer { files[region].file.base + page * pageBytes }
 
     public func fill(_ page: Int, _ region: Int, with generator: inout SeededGenerator) {

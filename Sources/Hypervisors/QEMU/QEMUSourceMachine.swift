@@ -141,8 +141,13 @@ public final class QEMUSourceMachine: SourceMachine {
         try SharedMemory(path: directory.session(of: name), bytes: bytes)
     }
 
+    public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        try SharedMemory(path: directory.diskSession(of: name), bytes: bytes)
+    }
+
     public func forgetSession() {
         removeFile(directory.session(of: name))
+        removeFile(directory.diskSession(of: name))
         removeFile(directory.devices(of: name))
     }
 

@@ -26,6 +26,7 @@ public struct RunDirectory: Sendable {
     public func monitor(of machine: String) -> String { "\(directory(of: machine))/qmp.sock" }
     func leaseSocket(of machine: String) -> String { "\(directory(of: machine))/lease.sock" }
     func session(of machine: String) -> String { "\(directory(of: machine))/session" }
+    func diskSession(of machine: String) -> String { "\(directory(of: machine))/disk-session" }
     func devices(of machine: String) -> String { "\(directory(of: machine))/devices" }
     func exports(of machine: String) -> String { "\(directory(of: machine))/exports.sock" }
     func arrival(of machine: String, _ session: String) -> String { "\(directory(of: machine))/arrival-\(session)" }
