@@ -52,8 +52,6 @@ let package = Package(
         .target(name: "CTurntableNBD", path: "CShims/CTurntableNBD", cSettings: strictC, linkerSettings: [.linkedLibrary("nbd")]),
         library("BlockDelta", ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"]),
         .executableTarget(name: "turntable-lvm-helper", dependencies: ["CTurntableLVM"], swiftSettings: strict),
-        .executableTarget(
-            name: "turntable-disk", dependencies: ["TurntableCore", "TurntableLinux", "BlockDelta", argumentParser], swiftSettings: strict),
         library("WireFormat", ["TurntableCore"]),
         library("Transport", ["TurntableCore", "TurntableLinux", "WireFormat"]),
         library(

@@ -45,6 +45,14 @@ int tt_block_number(int fd, unsigned *device_major, unsigned *device_minor) {
     return 0;
 }
 
+int tt_block_inode(int fd, uint64_t *inode, uint64_t *birth) {
+    struct statx status;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &status) < 0) return -errno;
+    *inode = status.stx_ino;
+    *birth = (uint64_t)status.stx_btime.tv_sec * 1000000000 + status.stx_btime.tv_nsec;
+    return 0;
+}
+
 int tt_block_hold(int fd) { return flock(fd, LOCK_EX | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : 0; }
 
 int tt_block_is_locked(int fd) {

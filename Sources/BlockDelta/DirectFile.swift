@@ -113,6 +113,17 @@ final class DirectFile: Sendable {
         return (major, minor)
     }
 
+    /// What distinguishes it from another that has its path later, also after the host was started again.
+    func identity() throws(TurntableError) -> String {
+        guard isDevice else {
+            var inode: UInt64 = 0, birth: UInt64 = 0
+            try checked(unsafe tt_block_inode(descriptor.rawValue, &inode, &birth), "looking at \(path)")
+            return "file \(inode) \(birth)"
+        }
+        let (major, minor) = try deviceNumber()
+        return LVM.attribute("uuid", of: "\(major):\(minor)") ?? "device of \(size.value)"
+    }
+
     /// Whether every byte is zero, as far as that is known without reading: a file that is all hole, a thin volume without blocks.
     func isKnownToBeZero() throws(TurntableError) -> Bool {
         guard isDevice else { return nextData(from: 0) == nil }

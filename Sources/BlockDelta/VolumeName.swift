@@ -20,7 +20,8 @@ extension LVM {
         return parts.map { $0.replacing("/", with: "-") }.joined(separator: "/")
     }
 
-    private static func attribute(_ name: String, of number: String) -> String? {
+    /// What /sys says of a device of device-mapper's by its number MAJOR:MINOR.
+    static func attribute(_ name: String, of number: String) -> String? {
         guard let data = try? Data(contentsOf: URL(filePath: "/sys/dev/block/\(number)/dm/\(name)")) else { return nil }
         return String(decoding: data, as: UTF8.self).split(separator: "\n").first.map(String.init)
     }

@@ -18,6 +18,8 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
     /// What an earlier copy to this target had noted, if it was not complete.
     public let interrupted: BlockProgress?
 
+    public var isUnfinishedCopy: Bool { interrupted != nil && !isZeroed }
+
     private let file: DirectFile
     private let journal: SinkJournal?
     private let buffers: [AlignedBuffer]
@@ -43,21 +45,23 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
     /// - Parameters:
     ///   - path: what is not there is made as a file.
     ///   - name: what the machine calls the disk.
+    ///   - machine: whose disk it is, for the journal.
     ///   - size: of the disk that is copied.
     ///   - isOverwriting: what the target holds is no reason to refuse it.
     ///   - isShared: that somebody has it open is none: a QEMU that waits for the disk.
-    ///   - journal: where progress is noted.
+    ///   - journals: where progress is noted. What an interrupted copy of the same disk left is no reason to refuse the target either.
     public init(
-        _ path: String, as name: String, size: ByteCount, overwriting isOverwriting: Bool = false, sharing isShared: Bool = false,
-        journal: SinkJournal? = nil
+        _ path: String, as name: String, of machine: String, size: ByteCount, overwriting isOverwriting: Bool = false,
+        sharing isShared: Bool = false, journals: SinkJournals? = nil
     ) throws(TurntableError) {
-        let interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
-        file = try SinkTarget.open(path, size: size, mayHoldSomething: isOverwriting || interrupted != nil, isShared: isShared)
+        file = try SinkTarget.open(path, size: size, isShared: isShared)
+        let identity = try file.identity()
+        journal = try journals?.journal(of: machine, disk: name, at: path, identity: identity)
+        interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
+        if !isOverwriting, interrupted == nil { try SinkTarget.checkEmpty(file, size: size) }
         isZeroed = try file.isKnownToBeZero()
         self.name = name
         self.size = size
-        self.interrupted = interrupted
-        self.journal = journal
         buffers = (0..<Limits.blockWrites).map { _ in AlignedBuffer(bytes: Limits.blockExtentBytes) }
         try journal?.note(BlockProgress(pass: 0, position: 0))
         for _ in 0..<Limits.blockWriters {

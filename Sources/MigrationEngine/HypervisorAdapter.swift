@@ -95,7 +95,7 @@ extension SourceMachine {
 extension TargetMachine {
     public var disks: [any BlockSink] { [] }
     public var contents: [TargetContent] {
-        pages.regions.map { _ in .zero } + disks.map { $0.isZeroed ? .zero : .unknown }
+        pages.regions.map { _ in .zero } + disks.map { $0.isZeroed ? .zero : $0.isUnfinishedCopy ? .older : .unknown }
     }
     public var isRunning: Bool { true }
     public var hasDeviceState: Bool { false }

@@ -61,12 +61,18 @@ extension BlockSource {
     public func settle() throws(TurntableError) {}
 }
 
+extension BlockSink {
+    public var isUnfinishedCopy: Bool { false }
+}
+
 /// A disk that is written as another is read.
 public protocol BlockSink: AnyObject, Sendable {
     var name: String { get }
     var size: ByteCount { get }
     /// Whether everything that was not written yet is known to be zero.
     var isZeroed: Bool { get }
+    /// Whether it holds what came of the same disk before, as far as that had come: it is worth being compared.
+    var isUnfinishedCopy: Bool { get }
 
     /// A buffer of the sink's for bytes of `range`, at most ``Limits/blockExtentBytes``. Waits until there is one, and until what was
     /// submitted for the same bytes before is written. Every claimed buffer is submitted or abandoned.

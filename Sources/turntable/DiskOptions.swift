@@ -63,10 +63,12 @@ struct ReceivedDisks: ParsableArguments {
         help: "What the disks' places hold is an older copy: what is the same in it is not sent again. It is overwritten.")
     var isRecycling = false
 
-    func disks() throws(TurntableError) -> TargetDisks {
+    /// - Parameter journals: by which what a crash of this host interrupted is known again.
+    func disks(_ journals: SinkJournals) throws(TurntableError) -> TargetDisks {
         var disks = TargetDisks { (place, storage) throws(TurntableError) in
             try VolumeSink(
-                place.path, as: place.name, size: place.size, overwriting: storage.mayHoldSomething, sharing: storage.isOpenThere)
+                place.path, as: place.name, of: place.machine, size: place.size, overwriting: storage.mayHoldSomething,
+                sharing: storage.isOpenThere, journals: journals)
         }
         disks.isOverwriting = isOverwriting
         disks.isRecycling = isRecycling

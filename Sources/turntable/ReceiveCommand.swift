@@ -75,7 +75,7 @@ struct ReceiveCommand: ParsableCommand {
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
             let reception = Reception(
-                host: try QEMUHost(origin(), directory: runDirectory.directory, disks: disks.disks(), turntable: ownExecutable()),
+                host: try QEMUHost(origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals), turntable: ownExecutable()),
                 journals: try stateDirectory.journals(),
                 options: options, once: once,
                 reports: .init(

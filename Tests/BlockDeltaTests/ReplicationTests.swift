@@ -101,20 +101,20 @@ struct ReplicationTests {
         let store = MemoryStore()
         var reports: [PassReport] = []
         do {
-            let sink = try VolumeSink(image.path, as: "disk0", size: disk.size, overwriting: true, journal: SinkJournal(store, disk: "vg/lv"))
+            let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size, overwriting: true, journals: SinkJournals { _ in store })
             try Replication(from: disk, to: sink, report: { reports.append($0) }).run(
                 fits: { left, _ in left < .kibi(256) }, stopWriter: { disk.stop() })
         }
         #expect(try image.contents() == disk.live, "seed \(seed)")
         #expect(disk.isEnded && reports.last?.isLast == true && reports.count >= 3)
-        #expect(try SinkJournal(store, disk: "vg/lv").last()?.isComplete == true)
+        #expect(String(decoding: store.contents(), as: UTF8.self).split(separator: "\n").last?.contains(" complete ") == true)
     }
 
     @Test func anOverflowIsSaidAndMadeUpFor() throws {
         let disk = FakeDisk(chunks: 3000, seed: 1)
         disk.overflowAfter = 5  // the whole disk takes more
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, as: "disk0", size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         var reports: [PassReport] = []
         try Replication(
             from: disk, to: sink,
@@ -132,7 +132,7 @@ struct ReplicationTests {
         let disk = FakeDisk(chunks: 3000, seed: 1)
         disk.overflowAfter = 5
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, as: "disk0", size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         let error = failure { () throws(TurntableError) in
             try Replication(from: disk, to: sink, report: { _ in }).run(fits: { _, _ in true }, stopWriter: { disk.stop() })
         }
@@ -143,7 +143,7 @@ struct ReplicationTests {
         let disk = FakeDisk(chunks: 1000, seed: 1)
         disk.writesEach = 300
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, as: "disk0", size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         let error = failure { () throws(TurntableError) in
             try Replication(from: disk, to: sink, report: { _ in }).run(fits: { left, _ in left < .kibi(64) }, stopWriter: { disk.stop() })
         }
@@ -153,7 +153,7 @@ struct ReplicationTests {
     @Test func itCanBeCancelled() throws {
         let disk = FakeDisk(chunks: 3000, seed: 1)
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, as: "disk0", size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         var asked = 0
         let cancelled = Replication(
             from: disk, to: sink, report: { _ in },

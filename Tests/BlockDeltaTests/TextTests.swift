@@ -95,4 +95,16 @@ struct TextTests {
             #expect(throws: TurntableError.self) { try LVM.volumes(inReport: text) }
         }
     }
+
+    /// Whose snapshot it is, and whether that process is still the one that it was.
+    @Test func snapshotOwners() {
+        let own = SnapshotOwner.own
+        #expect(SnapshotOwner(tags: ["backup", "turntable", "turntable.untold", own.tag]) == own && own.isRunning)
+        for tag in ["turntable", "turntable.untold", "turntable.1.2", "turntable.x.2.3", "other.1.2.3", "turntable.1.2.3.4"] {
+            #expect(SnapshotOwner(tags: [tag]) == nil, "\(tag)")
+        }
+        for tag in ["turntable.\(own.process).\(own.startTime + 1).\(own.boot)", "turntable.\(own.process).\(own.startTime).00000000"] {
+            #expect(SnapshotOwner(tags: [tag])?.isRunning == false, "\(tag)")
+        }
+    }
 }

@@ -10,7 +10,7 @@ struct DiskPlacementTests {
         _ line: String, _ path: String = "/b", from source: String = "/a", raw isSourceRaw: Bool = true, device isDevice: Bool = false,
         larger isLarger: Bool = false
     ) throws(TurntableError) -> String {
-        var disk = DiskPlace(name: "d", path: path, size: ByteCount(1 << 20), sourcePath: source, isSourceRaw: isSourceRaw)
+        var disk = DiskPlace(machine: "m", name: "d", path: path, size: ByteCount(1 << 20), sourcePath: source, isSourceRaw: isSourceRaw)
         disk.isDevice = isDevice
         disk.isLarger = isLarger
         var placement = DiskPlacement(["qemu"] + line.split(separator: " ").map(String.init))
@@ -83,8 +83,8 @@ struct DiskPlacementTests {
     @Test func twoDisksDoNotMeet() throws {
         var placement = DiskPlacement(["qemu", "-drive", "file=/a,id=1", "-drive", "file=/b,id=2"])
         try placement.place([
-            DiskPlace(name: "1", path: "/b", size: ByteCount(512), sourcePath: "/a", isSourceRaw: true),
-            DiskPlace(name: "2", path: "/a", size: ByteCount(512), sourcePath: "/b", isSourceRaw: true),
+            DiskPlace(machine: "m", name: "1", path: "/b", size: ByteCount(512), sourcePath: "/a", isSourceRaw: true),
+            DiskPlace(machine: "m", name: "2", path: "/a", size: ByteCount(512), sourcePath: "/b", isSourceRaw: true),
         ])
         #expect(placement.arguments == ["qemu", "-drive", "id=1,file=/b,format=raw", "-drive", "id=2,file=/a,format=raw"])
     }

@@ -46,7 +46,6 @@ struct TidyTests {
         "TransportTCP": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection", "CTurntableLinux"],
         "TransportVerbs": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "CTurntableLinux", "CTurntableVerbs"],
         "BlockDelta": ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"],
-        "turntable-disk": ["TurntableCore", "TurntableLinux", "BlockDelta"],
         // On its own: what it runs locks all memory and is not for threads.
         "turntable-lvm-helper": ["CTurntableLVM"],
         // Knows no hypervisor and no socket by name.

@@ -13,6 +13,8 @@ int tt_block_is_device(int fd);
 int64_t tt_block_bytes(int fd);
 // The number of a block device, split.
 int tt_block_number(int fd, unsigned *device_major, unsigned *device_minor);
+// What distinguishes a file from one that gets its number later: when it was made, in nanoseconds, as far as its file system knows.
+int tt_block_inode(int fd, uint64_t *inode, uint64_t *birth);
 // Holds a file against others that do the same, as long as it is open (flock): 0, or -EAGAIN. QEMU's locks are of another kind.
 int tt_block_hold(int fd);
 // Whether somebody has locked any part of a file as QEMU does (F_OFD_GETLK): 1 or 0.

@@ -9,6 +9,7 @@ public import TurntableCore
 
 /// Where a disk that comes along lies at the target.
 public struct DiskPlace: Hashable, Sendable {
+    public var machine: String
     public var name: String
     public var path: String
     public var size: ByteCount
@@ -19,7 +20,8 @@ public struct DiskPlace: Hashable, Sendable {
     var isDevice = false
     var isLarger = false
 
-    public init(name: String, path: String, size: ByteCount, sourcePath: String, isSourceRaw: Bool) {
+    public init(machine: String, name: String, path: String, size: ByteCount, sourcePath: String, isSourceRaw: Bool) {
+        self.machine = machine
         self.name = name
         self.path = path
         self.size = size

@@ -53,7 +53,8 @@ public struct TargetDisks: Sendable {
                 throw TurntableError(.refused, "placing the disk \(disk.name)", "\(drive.path) is not under any --allow-path", remedy: remedy)
             }
             var place = DiskPlace(
-                name: disk.name, path: own ?? drive.path, size: ByteCount(Int(disk.bytes)), sourcePath: drive.path, isSourceRaw: drive.isRaw)
+                machine: offer.machine, name: disk.name, path: own ?? drive.path, size: ByteCount(Int(disk.bytes)), sourcePath: drive.path,
+                isSourceRaw: drive.isRaw)
             place.look()
             found.append(place)
         }
@@ -78,7 +79,9 @@ public struct TargetDisks: Sendable {
             guard places[disk.name] ?? drive.path == drive.path else {
                 throw TurntableError(.refused, what, "the machine that waits here has it at \(drive.path)", remedy: "leave --disk out")
             }
-            found.append(DiskPlace(name: disk.name, path: drive.path, size: drive.size, sourcePath: drive.path, isSourceRaw: true))
+            found.append(
+                DiskPlace(
+                    machine: offer.machine, name: disk.name, path: drive.path, size: drive.size, sourcePath: drive.path, isSourceRaw: true))
         }
         return try checked(found)
     }
@@ -120,7 +123,7 @@ extension TargetDisks.Opened {
         made = []
     }
 
-    var contents: [TargetContent] { sinks.map { $0.isZeroed ? .zero : isRecycling ? .older : .unknown } }
+    var contents: [TargetContent] { sinks.map { $0.isZeroed ? .zero : isRecycling || $0.isUnfinishedCopy ? .older : .unknown } }
 }
 
 extension DiskPlace {
