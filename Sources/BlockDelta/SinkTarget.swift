@@ -27,7 +27,7 @@ enum SinkTarget {
         guard let found = try firstContent(of: file) else { return }
         throw TurntableError(
             .refused, what(file.path, size), "it holds something at byte \(found)",
-            remedy: "clear it with `wipefs -a` or blkdiscard(8), or say that it may be overwritten")
+            remedy: "clear it with `wipefs -a` or blkdiscard(8), or have it overwritten: --overwrite, --overwrite-disks")
     }
 
     private static func what(_ path: String, _ size: ByteCount) -> String { "copying a disk of \(size) to \(path)" }

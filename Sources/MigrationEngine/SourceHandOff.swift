@@ -33,6 +33,8 @@ extension SourceMigration {
             if options.verification == .before { try sendDigests() }
             blackout.digested = Clock.now
             try finishJobs(senders)
+            let unread = session.ledger.pagesLeft
+            guard unread == PageCount(0) else { return try withdraw("\(unread.bytes) of a disk could not be read") }
             senders[0].start(.deviceState(session.deviceState))
             session.ledger.deviceState = session.deviceState
             try finishJobs(senders)
@@ -118,8 +120,12 @@ extension SourceMigration {
         blackout.deltasTold = Clock.now
         guard !deltas.isEmpty else { return nil }
         try finishJobs(senders)
-        for (disk, delta) in zip(session.disks, deltas) { disk.insert(delta.chunks, into: session.ledger.pending[disk.region.value]) }
-        if let reason = deltas.compactMap(\.lossReason).first { return reason }
+        for (disk, delta) in zip(session.disks, deltas) {
+            disk.insert(delta.chunks, into: session.ledger.pending[disk.region.value])
+            guard let reason = delta.lossReason else { continue }
+            session.ledger.repeatAll(in: disk.region.value, session.content(of: machine.pages))
+            return "\(reason), and all of the disk \(disk.source.name) is sent again"
+        }
         blackout.lastBlocks = session.ledger.pagesLeft
         for sender in senders { sender.start(.round(.max, refresh: false)) }
         return nil

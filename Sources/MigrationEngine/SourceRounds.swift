@@ -85,7 +85,10 @@ extension SourceMigration {
                 let most = line.rate.bytes(in: share)
                 lossReason = try disk.fetch(into: ledger.pending[region.value], waitingAtMost: most)
             }
-            if let lossReason { report(.note("\(lossReason): all of the disk \(disk.source.name) is sent again")) }
+            if let lossReason {
+                report(.note("\(lossReason): all of the disk \(disk.source.name) is sent again"))
+                ledger.repeatAll(in: region.value, session.content(of: machine.pages))
+            }
         }
     }
 

@@ -96,7 +96,12 @@ final class SimulatedBlockSource: BlockSource, @unchecked Sendable {
     func lastDelta() -> BlockChanges {
         world.at(.freeze, volume.host)
         if volume.host.machine?.stage == .running { world.fail("the last delta of a running machine's disk is asked for") }
-        let changed = volume.markedChunks(clearing: true)
+        // The marks stay: the machine may run on, and then they are told again.
+        let changed = volume.markedChunks(clearing: false)
+        if let reason = lost {
+            lost = nil
+            return BlockChanges(volume.everything(), lossReason: reason)
+        }
         world.at(.frozen, volume.host)
         if world.plan.mutation == .missesLastBlocks { return BlockChanges(ChunkSet(size: size, chunkBytes: chunkBytes)) }
         return BlockChanges(changed)

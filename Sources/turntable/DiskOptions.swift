@@ -53,7 +53,10 @@ struct ReceivedDisks: ParsableArguments {
     @Option(
         name: .customLong("disk"),
         help: ArgumentHelp(
-            "Where a disk that comes along goes: a file, which is made if it is not there, or a block device; repeatable. Default: as at the source, under --allow-path.",
+            """
+            Where a disk that comes along goes: a file, which is made if it is not there, or a block device; repeatable. Default: as at \
+            the source, under --allow-path.
+            """,
             valueName: "name=path"))
     var places: [String] = []
     @Flag(name: .customLong("overwrite-disks"), help: "What the disks' places hold is lost. Without it they must be empty.")
