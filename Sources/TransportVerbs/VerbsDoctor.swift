@@ -58,7 +58,7 @@ public struct VerbsDiagnosis: Sendable, Codable {
 
     private mutating func lookAtMemory() {
         var isLifted: Int32 = 0
-        let limit = tt_memlock_bytes(&isLifted)
+        let limit = unsafe tt_memlock_bytes(&isLifted)
         guard limit != .max, isLifted == 0 else { return }
         lockableBytes = limit
         if limit < UInt64(neededBytes) {

@@ -41,6 +41,9 @@ internal import WireFormat
     private let directFrames = Atomic(0)
     private let bouncedFrames = Atomic(0)
     private let rate = RateMeter()
+    private let pacingRate: BitRate?
+    /// When the line has carried all that was sent, at the stated rate.
+    private var lineIsFree = Nanoseconds.zero
 
     /// A page run shorter than this costs less by the bounce buffer than as a write of its own.
     static let smallestDirectBytes = 16 << 10
@@ -60,6 +63,7 @@ internal import WireFormat
         var windows: Int
         var line: String
         var roundTrip: Nanoseconds
+        var pacingRate: BitRate?
     }
 
     init(_ parts: Parts, pages: any PageSource, cipher: FrameCipher?) {
@@ -72,6 +76,7 @@ internal import WireFormat
         streams = parts.streams
         line = parts.line
         roundTrip = parts.roundTrip
+        pacingRate = parts.pacingRate
         self.pages = pages
         self.cipher = cipher
         let stripes = pages.regions.map { ($0.pages.value + Limits.stripePages - 1) / Limits.stripePages }
@@ -111,6 +116,7 @@ internal import WireFormat
         windows?.clearRequests()
         frameBytes[place] = frame.headBytes + prefix.payloadBytes
         outstanding.add(frameBytes[place], ordering: .relaxed)
+        try pace(frameBytes[place])
         try post(place)
         next += 1
     }
@@ -206,6 +212,17 @@ internal import WireFormat
         try unsafe pairs.receive(
             into: credits.base + index * Credit.bytes, bytes: Credit.bytes, key: credits.localKey, on: 0, work: UInt64(index))
     }
+
+    /// Keeps a stated rate: no more than a few milliseconds of it wait at the device.
+    private func pace(_ bytes: Int) throws(TurntableError) {
+        guard let pacingRate else { return }
+        while lineIsFree - Clock.now > Self.queuedTime {
+            guard !pairs.hasEnded else { throw pairs.failure("sending on", "") }
+            Clock.sleep(min(lineIsFree - Clock.now - Self.queuedTime, Limits.pollTime))
+        }
+        lineIsFree = max(lineIsFree, Clock.now) + pacingRate.time(for: ByteCount(bytes))
+    }
+    private static let queuedTime = Nanoseconds.milliseconds(4)
 
     // MARK: - From memory to memory
 

@@ -62,7 +62,7 @@ public final class VerbsSourceTransport: SourceTransport {
         return VerbsFrameSender(
             .init(
                 pairs: pairs, bounce: bounce, credits: credits, budget: budget, ring: (answer.ring, answer.key), frames: shape.frames,
-                streams: options.streams, windows: shape.windows, line: line, roundTrip: roundTrip),
+                streams: options.streams, windows: shape.windows, line: line, roundTrip: roundTrip, pacingRate: options.pacingRate),
             pages: pages, cipher: cipher)
     }
 }

@@ -131,9 +131,9 @@ struct SendCommand: ParsableCommand {
         guard case .rdma(let orTCP) = try carrier.kind() else {
             return TCPSourceTransport(address: address, options: line, security: security, peer: peer)
         }
+        let fallback: @Sendable (TurntableError) -> Void = { why in printer.note("not over RDMA: \(why)") }
         return VerbsSourceTransport(
-            address: address, options: line, security: security, peer: peer, budget: budget,
-            fallback: orTCP ? { printer.note("not over RDMA: \($0)") } : nil)
+            address: address, options: line, security: security, peer: peer, budget: budget, fallback: orTCP ? fallback : nil)
     }
 
     private func verification() throws(TurntableError) -> Verification {
