@@ -93,6 +93,10 @@ let package = Package(
         .executableTarget(
             name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan",
             swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-stream-benchmark",
+            dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "Protection", argumentParser],
+            path: "perf/bench/stream", swiftSettings: testing),
         .target(
             name: "Simulation",
             dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
