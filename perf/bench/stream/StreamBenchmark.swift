@@ -4,7 +4,7 @@
 //   turntable-stream-benchmark receive ADDRESS:PORT tcp|rdma
 //   turntable-stream-benchmark send ADDRESS:PORT tcp|rdma --mebibytes N --passes N --streams N [--rate BITRATE]
 //
-// Processor time is the whole host's, from /proc/stat: interrupts do a transport's work in nobody's name.
+// Processor time is the program's own, and the whole host's from /proc/stat: interrupts do work in nobody's name.
 
 import ArgumentParser
 import Foundation
@@ -82,7 +82,7 @@ struct Send: ParsableCommand {
         guard case .pong? = try control.receive(within: .seconds(30)) else { throw ValidationError("the target is not ready") }
         let senders = try (0..<streams).map { try source.connectStream($0, attachment: control.attachment, pages: memory) }
         let layout = MemoryLayoutTable(regionPages: [memory.regions[0].pages.value], streams: streams)
-        let (busy, began) = (try busySeconds(), Clock.now)
+        let (busy, own, began) = (try busySeconds(), Clock.processTime, Clock.now)
         let failures = Monitor([TurntableError]())
         let threads = senders.enumerated().map { stream, sender in
             WorkerThread("stream") {
@@ -98,6 +98,7 @@ struct Send: ParsableCommand {
         let figures: [String: Double] = [
             "mebibytesPerSecond": Double(bytes) / seconds / 1_048_576,
             "sourceBusySecondsPerGibibyte": (try busySeconds() - busy) / (Double(bytes) / 1_073_741_824),
+            "sourceProcessSecondsPerGibibyte": (Clock.processTime - own).seconds / (Double(bytes) / 1_073_741_824),
             "seconds": seconds, "pinnedMebibytes": Double(budget.peak.value) / 1_048_576,
         ]
         let text = figures.map { "\"\($0.key)\":\(($0.value * 1000).rounded() / 1000)" }.sorted().joined(separator: ",")
