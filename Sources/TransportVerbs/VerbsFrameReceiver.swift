@@ -130,7 +130,7 @@ public import WireFormat
         let header = try readHead(prefix)
         let payload = unsafe start + Place.headBytes
         switch header.kind {
-        case .pages: try unsafe takePages(header, prefix, payload, into: sink)
+        case .pages, .blocks: try unsafe takePages(header, prefix, payload, into: sink)
         case .deviceState:
             let destination = unsafe try sink.deviceStateDestination(offset: Int(header.offset), count: header.payloadBytes)
             try checkBounced(header, prefix)
@@ -174,7 +174,7 @@ public import WireFormat
             let position = prefix.bytes + FrameHeader.bytes + index * Extent.bytes
             let extent = try wire { () throws(WireError) in
                 try Extent.decode(
-                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: layout, stream: pairs.stream)
+                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, of: header.kind, layout: layout, stream: pairs.stream)
             }
             bytes += extent.payloadBytes
             extents.append(extent)

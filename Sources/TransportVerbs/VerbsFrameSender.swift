@@ -318,7 +318,7 @@ internal import WireFormat
     }
 
     private func noteTouched(_ frame: FrameDraft, isDirect: Bool) {
-        guard windows != nil else { return }
+        guard windows != nil, frame.kind == .pages else { return }
         for extent in frame.extents where !isDirect || extent.encoding == .zero {
             windows!.touch(stripe(of: extent), in: extent.region.value, by: next)
         }
@@ -343,7 +343,7 @@ internal import WireFormat
         }
         if frame.inlinePayload.isEmpty {
             for extent in frame.extents where extent.encoding == .raw {
-                unsafe put(pages.address(of: extent.firstPage, in: extent.region), extent.payloadBytes)
+                unsafe put(frame.address(of: extent, in: pages), extent.payloadBytes)
             }
         } else {
             unsafe frame.inlinePayload.withUnsafeBytes { unsafe put($0.baseAddress!, $0.count) }

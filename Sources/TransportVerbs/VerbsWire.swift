@@ -219,8 +219,9 @@ extension WindowRequest {
         let stripe: UInt32 = input.load(at: position)
         let region: UInt16 = input.load(at: position + 4)
         let wanted: UInt16 = input.load(at: position + 6)
-        guard region < layout.regionCount else {
-            throw WireError(.badRegion, value: UInt64(region), limit: UInt64(layout.regionCount), offset: position + 4)
+        // Disks are written by this process only.
+        guard region < layout.memoryRegions else {
+            throw WireError(.badRegion, value: UInt64(region), limit: UInt64(layout.memoryRegions), offset: position + 4)
         }
         guard stripe < layout.stripes(in: Int(region)) else {
             throw WireError(.outsideMemory, value: UInt64(stripe), limit: UInt64(layout.stripes(in: Int(region))), offset: position)

@@ -21,6 +21,7 @@ struct ReceiveCommand: ParsableCommand {
 
             EXAMPLES
               turntable receive --listen 10.5.0.2 --allow-path /srv/images --allow-peer alpha.example
+              turntable receive --allow-path /srv/images --disk virtio0=/dev/vg/web --recycle
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
               turntable receive --listen 10.5.0.2 --transport rdma --fallback tcp --allow-path /srv/images
               turntable receive --once --qmp /run/turntable/web/qmp.sock
@@ -54,6 +55,7 @@ struct ReceiveCommand: ParsableCommand {
     )
     var resumeWindow = TimeOption(Limits.resumeWindow)
     @OptionGroup var carrier: TransportOptions
+    @OptionGroup var disks: ReceivedDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var runDirectory: RunDirectoryOption
     @OptionGroup var stateDirectory: StateDirectoryOption
@@ -76,7 +78,7 @@ struct ReceiveCommand: ParsableCommand {
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
             let reception = Reception(
-                host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()),
+                host: try QEMUHost(origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals), turntable: ownExecutable()),
                 journals: try stateDirectory.journals(),
                 options: options, once: once,
                 reports: .init(

@@ -22,6 +22,7 @@ struct SendCommand: ParsableCommand {
             EXAMPLES
               turntable send web target.example
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
+              turntable send web target.example --disk all
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
               turntable send web 10.5.0.2 --transport rdma --fallback tcp
               turntable send web 10.5.0.2:4906 --protection none      (a line of your own, and the target says so too)
@@ -59,6 +60,7 @@ struct SendCommand: ParsableCommand {
     var peer: String?
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var carrier: TransportOptions
+    @OptionGroup var disks: SentDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var stateDirectory: StateDirectoryOption
     @OptionGroup var runDirectory: RunDirectoryOption
@@ -87,6 +89,7 @@ struct SendCommand: ParsableCommand {
                 throw TurntableError(
                     .usage, "--dirty-log \(dirtyLog)", "it must be \(DirtyLogMethod.allCases.map(\.rawValue).joined(separator: ", "))")
             }
+            try disks.check()
             var options = MigrationOptions()
             options.streams = streams
             options.budget = downtime.value
@@ -106,7 +109,9 @@ struct SendCommand: ParsableCommand {
                     .refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
             }
             let source = try QEMUSourceMachine(
-                machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
+                machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) }, disks: disks.selection,
+                volume: disks.volume(of: machine) { printer.note($0) })
+            if let left = disks.describe(left: source.drivesLeft) { printer.note(left) }
             let budget = PinBudget()
             let migration = SourceMigration(
                 machine: source, transport: try transport(address, line, security, budget, printer),

@@ -347,7 +347,7 @@ private final class ReadOnlyMemory: PageSource, @unchecked Sendable {
 
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer { UnsafeRawPointer(base + page.byteOffset) }
     func file(of region: RegionIndex) -> Int32? { nil }
-    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) { body(0..<regions[0].pages.value) }
+    func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) { body(pages) }
     func bytes(_ page: Int) -> [UInt8] { Array(UnsafeRawBufferPointer(start: base + page * pageBytes, count: pageBytes)) }
 }
 

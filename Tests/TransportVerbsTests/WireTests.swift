@@ -82,7 +82,7 @@ struct WireTests {
     }
 
     @Test func aRequestIsOfThisStreamAndThisMemory() throws {
-        let layout = MemoryLayoutTable(regionPages: [256 * 9, 256 * 9], streams: 3)
+        let layout = MemoryLayoutTable(regionPages: [256 * 9, 256 * 9], disks: [256 * 9], streams: 3)
         func request(_ region: Int, _ stripe: Int, wanted: UInt16 = 1, stream: Int) -> Result<WindowRequest, WireError> {
             let bytes = prefix { output in
                 output.store(UInt32(stripe), at: 10)
@@ -95,7 +95,11 @@ struct WireTests {
         }
         #expect(try request(1, 4, stream: 2).get() == WindowRequest(region: 1, stripe: 4, isWanted: true))
         #expect(try request(1, 4, wanted: 0, stream: 2).get().isWanted == false)
-        for wrong in [request(1, 4, stream: 1), request(2, 0, stream: 2), request(0, 9, stream: 0), request(1, 4, wanted: 2, stream: 2)] {
+        // Another stream's, a disk's, no region's, beyond the end, and neither asked for nor given back.
+        for wrong in [
+            request(1, 4, stream: 1), request(2, 0, stream: 2), request(3, 0, stream: 0), request(0, 9, stream: 0),
+            request(1, 4, wanted: 2, stream: 2),
+        ] {
             #expect(throws: WireError.self) { try wrong.get() }
         }
     }

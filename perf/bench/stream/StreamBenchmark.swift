@@ -35,7 +35,7 @@ final class BenchmarkMemory: PageSource, PageSink, @unchecked Sendable {
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer { unsafe UnsafeRawPointer(file.base + page.byteOffset) }
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer { unsafe file.base + page.byteOffset }
     func file(of region: RegionIndex) -> Int32? { file.descriptor.rawValue }
-    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) { body(0..<regions[0].pages.value) }
+    func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) { body(pages) }
     func populate(_ pages: Range<Int>, in region: RegionIndex) {}
     func fill() {
         for position in stride(from: 0, to: file.bytes, by: 8) {
