@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest lab demo demo-lvm test bench fuzz model simulate clean
+.PHONY: help packages build guest lab demo demo-lvm demo-rdma test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,11 +32,15 @@ demo: build guest ## a Linux machine moves with its disk there and back over a 1
 demo-lvm: build lab ## the same with a disk that is a logical volume, in the laboratory
 	perf/demo-lvm
 
+demo-rdma: build lab ## a machine moves over RDMA and over TCP, in two machines of the laboratory: a minute; ends with a line of JSON
+	Tests/RDMA/run demo
+
 test: build guest ## every test: units, conformance, fuzz corpus, model, simulation, real QEMU machines, instruments
 	perf/test
 
 bench: build guest ## the benchmarks of docs/performance.md, side by side with the alternatives
 	swift build -c release --product turntable-scan-benchmark
+	swift build -c release --product turntable-stream-benchmark
 	perf/bench/all
 
 fuzz: ## the decoders under libFuzzer; SECONDS_EACH=60

@@ -18,6 +18,9 @@ func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target
     .target(name: name, dependencies: dependencies, swiftSettings: strict)
 }
 
+// Whole memories are filled and compared, in the laboratory on an emulated processor.
+let fast: SwiftSetting = .unsafeFlags(["-O"])
+
 // Tests handle memory by address throughout: marking each use would say nothing.
 let testing = Array(strict.dropFirst())
 
@@ -43,6 +46,8 @@ let package = Package(
         .target(
             name: "CTurntableLinux", path: "CShims/CTurntableLinux", cSettings: strictC, linkerSettings: [.linkedLibrary("xxhash")]),
         .target(name: "CTurntableCipher", dependencies: [crypto], path: "CShims/CTurntableCipher", cSettings: strictC),
+        .target(
+            name: "CTurntableVerbs", path: "CShims/CTurntableVerbs", cSettings: strictC, linkerSettings: [.linkedLibrary("dl")]),
         .target(name: "CTurntableFibers", path: "CShims/CTurntableFibers", cSettings: strictC),
         library("TurntableCore"),
         library("TurntableLinux", ["TurntableCore", "CTurntableLinux"]),
@@ -67,14 +72,17 @@ let package = Package(
                 .product(name: "X509", package: "swift-certificates"), .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]),
+        library(
+            "TransportVerbs",
+            ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         .executableTarget(
             name: "turntable",
             dependencies: [
-                "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "MigrationEngine", "Hypervisors",
-                "ControlShim", "Protection", "BlockDelta",
+                "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta",
                 argumentParser,
             ],
             swiftSettings: strict),
@@ -84,6 +92,10 @@ let package = Package(
         .executableTarget(
             name: "turntable-scan-benchmark", dependencies: ["TurntableCore", "TurntableLinux"], path: "perf/bench/scan",
             swiftSettings: strict),
+        .executableTarget(
+            name: "turntable-stream-benchmark",
+            dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "Protection", argumentParser],
+            path: "perf/bench/stream", swiftSettings: testing),
         .target(
             name: "Simulation",
             dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
@@ -92,7 +104,8 @@ let package = Package(
             name: "turntable-simulate", dependencies: ["Simulation", "TurntableCore", "TurntableLinux", argumentParser], path: "perf/simulate",
             swiftSettings: testing),
         .target(
-            name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux", "Protection"], path: "Tests/TestSupport", swiftSettings: testing),
+            name: "TestSupport", dependencies: ["TurntableCore", "TurntableLinux", "Protection"], path: "Tests/TestSupport",
+            swiftSettings: testing + [fast]),
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
@@ -103,7 +116,11 @@ let package = Package(
         tests("MigrationEngineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine"]),
         tests(
             "ConformanceTests",
-            ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "CTurntableLinux"]),
+            [
+                "TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "Protection",
+                "CTurntableLinux", "CTurntableVerbs",
+            ]),
+        tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),
     ],
     swiftLanguageModes: [.v6]
 )

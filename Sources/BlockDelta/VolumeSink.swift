@@ -5,7 +5,8 @@ internal import TurntableLinux
 ///
 /// Writes go past the page cache, a few at a time on threads of their own (``Limits/blockWriters``) from buffers that are made
 /// once (``Limits/blockWrites``). Two that touch the same bytes never wait or run at once, so they happen in order. What is
-/// zero is not written: the target is told to forget it, so that a thin volume or a sparse file stays small.
+/// zero is not written where a new target has nothing yet (``WrittenUnits``), and elsewhere the target is told to forget it, so that
+/// a thin volume or a sparse file stays small.
 ///
 /// A target is refused if it is smaller than the disk, mounted, used by somebody, or if it holds something, which is looked for
 /// where file systems and partition tables have their signatures.
@@ -62,10 +63,11 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
         isZeroed = try file.isKnownToBeZero()
         self.name = name
         self.size = size
+        let written = isZeroed ? WrittenUnits(of: size) : nil
         buffers = (0..<Limits.blockWrites).map { _ in AlignedBuffer(bytes: Limits.blockExtentBytes) }
         try journal?.note(BlockProgress(pass: 0, position: 0))
         for _ in 0..<Limits.blockWriters {
-            let worker = Worker(file: file, buffers: buffers, queue: queue)
+            let worker = Worker(file: file, buffers: buffers, queue: queue, written: written)
             threads.append(WorkerThread("block-writer") { worker.run() })
         }
     }
@@ -140,6 +142,8 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
         let file: DirectFile
         let buffers: [AlignedBuffer]
         let queue: Monitor<Queue>
+        /// Nil if anything may be anywhere.
+        let written: WrittenUnits?
 
         func run() {
             while true {
@@ -160,7 +164,7 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
         private func perform(_ job: Job) -> TurntableError? {
             do throws(TurntableError) {
                 guard let index = job.buffer else {
-                    try file.zero(job.range)
+                    try zero(job.range)
                     return nil
                 }
                 try write(job, from: buffers[index])
@@ -178,7 +182,7 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
                 if part.isZero {
                     if part.range.count >= zeroUnitBytes {
                         try writeRun(&run, job, buffer)
-                        try file.zero(part.range)
+                        try zero(part.range)
                         continue
                     }
                     unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[local]).initializeMemory(as: UInt8.self, repeating: 0)
@@ -207,12 +211,18 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
                 var end = min(start + zeroUnitBytes, bytes.count)
                 while end < bytes.count, unsafe isUnitZero(bytes, end) == isEmpty { end = min(end + zeroUnitBytes, bytes.count) }
                 if isEmpty {
-                    try file.zero(offset + start..<offset + end)
+                    try zero(offset + start..<offset + end)
                 } else {
+                    written?.insert(offset + start..<offset + end)
                     try unsafe file.write(at: offset + start, UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
                 }
                 start = end
             }
+        }
+
+        private func zero(_ range: Range<Int>) throws(TurntableError) {
+            guard let written else { return try file.zero(range) }
+            for run in written.runs(in: range) { try file.zero(run) }
         }
 
         private func isUnitZero(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Bool {
@@ -225,6 +235,26 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
 
 /// The unit in which zeroes are looked for: smaller ones cost more calls than they save writes.
 private let zeroUnitBytes = 64 << 10
+
+/// Where a target that was all zero has been written: nothing else has to be made zero.
+private final class WrittenUnits: Sendable {
+    private let units: Monitor<PageBitmap>
+
+    init(of size: ByteCount) { units = Monitor(PageBitmap(pages: PageCount((size.value + zeroUnitBytes - 1) / zeroUnitBytes))) }
+
+    func insert(_ range: Range<Int>) {
+        units.update { $0.insert(range.lowerBound / zeroUnitBytes..<(range.upperBound + zeroUnitBytes - 1) / zeroUnitBytes) }
+    }
+
+    /// The parts of `range` that may be other than zero.
+    func runs(in range: Range<Int>) -> [Range<Int>] {
+        guard !range.isEmpty else { return [] }
+        let concerned = range.lowerBound / zeroUnitBytes..<(range.upperBound + zeroUnitBytes - 1) / zeroUnitBytes
+        return units.read { $0.runs(in: concerned) }.map {
+            max(range.lowerBound, $0.lowerBound * zeroUnitBytes)..<min(range.upperBound, $0.upperBound * zeroUnitBytes)
+        }
+    }
+}
 
 extension VolumeSink.Queue {
     fileprivate mutating func takeNext() -> VolumeSink.Job? { waiting.isEmpty ? nil : waiting.removeFirst() }

@@ -178,6 +178,10 @@ internal import WireFormat
         unsafe try arrival.deviceStateDestination(offset: offset, count: count)
     }
 
+    func writable(_ pages: Range<Int>, in region: RegionIndex) -> UnsafeMutableRawPointer? {
+        unsafe arrival.pages.address(of: PageIndex(pages.lowerBound), in: region)
+    }
+
     /// The frame is here whole.
     func finish(_ header: FrameHeader) {
         if let blocks { return write(blocks.buffer, to: blocks.sink) }

@@ -35,6 +35,8 @@ final class SourceDisk: @unchecked Sendable {
         let all = try source.begin()
         hot = HotChunks(chunks: all.chunks)
         insert(all, into: pending)
+        // From here on it is in the ledger.
+        try source.settle()
     }
 
     /// Goes on where an earlier process was killed. False if that process's frozen content is gone, and all is to be sent again.
@@ -51,6 +53,7 @@ final class SourceDisk: @unchecked Sendable {
     func fetch(into pending: PageBitmap, waitingAtMost most: ByteCount) throws(TurntableError) -> String? {
         let changes = try source.nextDelta()
         insert(changes.chunks, into: pending)
+        try source.settle()
         waiting.remove(0..<pages.value)
         if let reason = changes.lossReason {
             losses += 1

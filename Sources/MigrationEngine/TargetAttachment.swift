@@ -73,6 +73,9 @@ public final class TargetAttachment: Sendable {
         state.update { $0.threads.append(thread) }
     }
 
+    /// Nothing on this line writes the machine's memory by itself any more.
+    func endAccess() { for receiver in state.read({ Array($0.receivers.values) }) { receiver.endAccess() } }
+
     /// Ends the attachment; when this returns none of its threads is left, and nothing of it arrives any more.
     func end() {
         let (receivers, threads) = state.update { state in

@@ -12,6 +12,8 @@ extension TargetMigration {
         _ attachment: TargetAttachment
     ) throws(TurntableError) -> Outcome {
         let delivered = Clock.now
+        // Every frame is here: from now on only the machine writes its memory.
+        attachment.endAccess()
         if offer.verification == .before {
             let verified = compare(attachment, arrival)
             guard verified.stripesDiffering == 0 else {

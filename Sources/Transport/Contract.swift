@@ -62,7 +62,15 @@ public protocol FrameSender: AnyObject, Sendable {
 public protocol FrameReceiver: AnyObject, Sendable {
     /// Receives one frame, its pages straight into `sink`. Nil if none began within ``Limits/pollTime``.
     func receive(into sink: any FrameSink) throws(TurntableError) -> FrameHeader?
+    /// When this has returned the peer cannot write into the sink's memory any more, whatever it was granted. Called from any
+    /// thread when every frame is here, before the machine runs. Frames are received on, through this process.
+    func endAccess()
     func shutDown()
+}
+
+extension FrameReceiver {
+    /// Where every byte comes through this process.
+    public func endAccess() {}
 }
 
 /// Where a receiver puts what arrives. Called on the stream's thread.
@@ -74,6 +82,13 @@ public protocol FrameSink: AnyObject, Sendable {
     func zero(_ extent: Extent) throws(TurntableError)
     /// Where a piece of device state goes; checked against ``Limits/deviceStateBytes`` already.
     func deviceStateDestination(offset: Int, count: Int) throws(TurntableError) -> UnsafeMutableRawPointer
+    /// Guest memory that the peer's device may write by itself: the pages of a stripe, at an address that holds as long as the
+    /// sink is received into. Nil if they are to come through this process.
+    func writable(_ pages: Range<Int>, in region: RegionIndex) -> UnsafeMutableRawPointer?
+}
+
+extension FrameSink {
+    public func writable(_ pages: Range<Int>, in region: RegionIndex) -> UnsafeMutableRawPointer? { nil }
 }
 
 /// The control stream. Any thread sends; one thread receives.

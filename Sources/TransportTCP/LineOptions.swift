@@ -20,7 +20,7 @@ public struct LineOptions: Sendable {
     }
 
     /// A stream's share of the stated rate, less what frame headers take of it: a queue never builds up on the line.
-    var pacingRate: BitRate? { rate.map { BitRate(bitsPerSecond: $0.bitsPerSecond * 0.985 / Double(streams)) } }
+    package var pacingRate: BitRate? { rate.map { BitRate(bitsPerSecond: $0.bitsPerSecond * 0.985 / Double(streams)) } }
 
     /// Buffer for one stream: twice bandwidth × delay, because the kernel counts its own overhead in it and a window
     /// that is just full stalls on the first late acknowledgement.

@@ -67,6 +67,12 @@ public final class TCPSourceTransport: SourceTransport {
         return control
     }
 
+    /// What another transport's data streams of the attachment prove themselves with; nil on a line without protection.
+    package func secret(of attachment: AttachmentID) -> SessionSecret? { secret.read { $0?.attachment == attachment ? $0?.secret : nil } }
+
+    /// What the last control stream's handshake took.
+    package var roundTrip: Nanoseconds { options.roundTrip ?? measuredRoundTrip.read { $0 } }
+
     /// A certificate of a common authority is not enough: it must be the target's own.
     private func checkName(_ control: TLSControlChannel) throws(TurntableError) {
         let names = CertificateNames(control.peerCertificate)
@@ -78,7 +84,7 @@ public final class TCPSourceTransport: SourceTransport {
     }
 
     public func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
-        let roundTrip = options.roundTrip ?? measuredRoundTrip.read { $0 }
+        let roundTrip = roundTrip
         let wanted = options.sendBufferBytes(roundTrip: roundTrip)
         let congestion = options.congestionControl(roundTrip: roundTrip)
         var granted: Int64 = 0
@@ -112,7 +118,7 @@ public final class TCPSourceTransport: SourceTransport {
             try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
             return TCPFrameSender(socket: StreamSocket(socket, stream: index), pages: pages, options: options, line: line)
         }
-        guard let secret = secret.read({ $0?.attachment == attachment ? $0?.secret : nil }) else {
+        guard let secret = secret(of: attachment) else {
             throw TurntableError(.line, "opening data stream \(index)", "its control stream was replaced by another")
         }
         try Socket.write(socket, preface.encoded() + secret.proof(of: preface), what: "opening data stream \(index)")

@@ -3,7 +3,7 @@ public import Protection
 public import Transport
 public import TurntableCore
 public import TurntableLinux
-internal import WireFormat
+package import WireFormat
 
 /// Listens for sources over TCP.
 public final class TCPTargetTransport: TargetTransport {
@@ -130,6 +130,11 @@ public final class TCPTargetTransport: TargetTransport {
             state.secrets[welcome.attachment] = SecretOfControl(control: control, secret: secret)
             state.greeted.append(.control(control, peer: "\(names) at \(peer)"))
         }
+    }
+
+    /// What data streams of the attachment prove themselves with, as long as its control stream is held.
+    package func secret(of attachment: AttachmentID) -> SessionSecret? {
+        arrived.read { $0.secrets[attachment].flatMap { $0.control == nil ? nil : $0.secret } }
     }
 
     private func admitStream(_ socket: consuming Descriptor, _ preface: Preface) throws(TurntableError) {

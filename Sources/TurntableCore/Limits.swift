@@ -71,6 +71,19 @@ public enum Limits {
     /// How often a waiting thread looks whether it was cancelled.
     public static let pollTime = Nanoseconds.milliseconds(100)
 
+    /// Memory that this process pins for RDMA at once, whatever the machine's size.
+    public static let pinnedBytes = 256 << 20
+    /// Queue pairs of one data stream, and of all together.
+    public static let queuePairs = 64
+    /// Frames of one data stream over RDMA that the target has not taken yet.
+    public static let verbsFrames = 64
+    /// Stripes that one frame asks the target's registration for.
+    public static let grantsPerFrame = 32
+    /// Writes of one queue pair that are under way.
+    public static let queuedWrites = 192
+    /// A request over RDMA that is not acknowledged is sent again so many times; seven means without end.
+    public static let verbsRetries = 6
+
     /// Chunks of one disk: 16 TiB in chunks of 4 KiB.
     public static let diskChunks = 1 << 32
     /// Bytes of one disk: 16 TiB.

@@ -1,13 +1,13 @@
 // Little-endian integers in raw bytes. The spans check bounds; integers have no invalid bit patterns.
 
 extension RawSpan {
-    func load<Value: FixedWidthInteger & BitwiseCopyable>(at offset: Int) -> Value {
+    package func load<Value: FixedWidthInteger & BitwiseCopyable>(at offset: Int) -> Value {
         Value(littleEndian: unsafe unsafeLoadUnaligned(fromByteOffset: offset, as: Value.self))
     }
 }
 
 extension MutableRawSpan {
-    mutating func store<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, at offset: Int) {
+    package mutating func store<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, at offset: Int) {
         storeBytes(of: value.littleEndian, toByteOffset: offset, as: Value.self)
     }
 }

@@ -52,6 +52,32 @@ struct ProtectionOptions: ParsableArguments {
     }
 }
 
+/// What carries the data streams.
+struct TransportOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "tcp, or rdma: data streams over the RDMA device of the line's network, the control stream over TCP as ever. See `turntable doctor rdma`.",
+            valueName: "kind")) var transport = "tcp"
+    @Option(help: ArgumentHelp("tcp: what --transport rdma does where RDMA does not work. Default: it fails.", valueName: "kind"))
+    var fallback: String?
+
+    enum Kind {
+        case tcp
+        case rdma(orTCP: Bool)
+    }
+
+    func kind() throws(TurntableError) -> Kind {
+        guard fallback == nil || fallback == "tcp" else { throw TurntableError(.usage, "--fallback \(fallback!)", "it must be tcp") }
+        switch transport {
+        case "tcp":
+            guard fallback == nil else { throw TurntableError(.usage, "--fallback tcp", "it is for --transport rdma") }
+            return .tcp
+        case "rdma": return .rdma(orTCP: fallback != nil)
+        default: throw TurntableError(.usage, "--transport \(transport)", "it must be tcp or rdma")
+        }
+    }
+}
+
 extension LineSecurity {
     /// Signs as this host; nobody signs on a line without protection.
     var sign: @Sendable ([UInt8]) -> [UInt8] {

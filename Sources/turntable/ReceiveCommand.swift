@@ -5,6 +5,7 @@ import MigrationEngine
 import Protection
 import Transport
 import TransportTCP
+import TransportVerbs
 import TurntableCore
 import TurntableLinux
 import WireFormat
@@ -22,6 +23,7 @@ struct ReceiveCommand: ParsableCommand {
               turntable receive --listen 10.5.0.2 --allow-path /srv/images --allow-peer alpha.example
               turntable receive --allow-path /srv/images --disk virtio0=/dev/vg/web --recycle
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
+              turntable receive --listen 10.5.0.2 --transport rdma --fallback tcp --allow-path /srv/images
               turntable receive --once --qmp /run/turntable/web/qmp.sock
             """)
 
@@ -52,6 +54,7 @@ struct ReceiveCommand: ParsableCommand {
         help: ArgumentHelp("How long to keep what has come of a machine whose line is cut; the source may ask for less.", valueName: "time")
     )
     var resumeWindow = TimeOption(Limits.resumeWindow)
+    @OptionGroup var carrier: TransportOptions
     @OptionGroup var disks: ReceivedDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var runDirectory: RunDirectoryOption
@@ -75,7 +78,8 @@ struct ReceiveCommand: ParsableCommand {
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
             let reception = Reception(
-                host: try QEMUHost(origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals), turntable: ownExecutable()),
+                host: try QEMUHost(
+                    origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals), turntable: ownExecutable()),
                 journals: try stateDirectory.journals(),
                 options: options, once: once,
                 reports: .init(
@@ -90,8 +94,23 @@ struct ReceiveCommand: ParsableCommand {
             // After the signals' thread, and before any machine is started.
             Signals.ignoreChildren()
             let transport = try TCPTargetTransport(listening: address, security: security, allowedPeers: allowPeers) { printer.note("turned away \($0)") }
+            let served = try carried(transport, address, security.protection, printer)
             printer.listening(Address(host: address.host, port: transport.port))
-            try reception.serve(transport)
+            try reception.serve(served)
+        }
+    }
+
+    /// What data streams come over. Over TCP they are always taken: it is the source that falls back.
+    private func carried(
+        _ tcp: TCPTargetTransport, _ address: Address, _ protection: LineProtection, _ printer: EventPrinter
+    ) throws(TurntableError) -> any TargetTransport {
+        guard case .rdma(let orTCP) = try carrier.kind() else { return tcp }
+        do throws(TurntableError) {
+            return try VerbsTargetTransport(tcp, listening: address, protection: protection) { printer.note("turned away \($0)") }
+        } catch {
+            guard orTCP else { throw error }
+            printer.note("not over RDMA: \(error)")
+            return tcp
         }
     }
 

@@ -3,7 +3,10 @@ import ControlShim
 import Foundation
 import Hypervisors
 import MigrationEngine
+import Protection
+import Transport
 import TransportTCP
+import TransportVerbs
 import TurntableCore
 import TurntableLinux
 import WireFormat
@@ -21,6 +24,7 @@ struct SendCommand: ParsableCommand {
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
               turntable send web target.example --disk all
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
+              turntable send web 10.5.0.2 --transport rdma --fallback tcp
               turntable send web 10.5.0.2:4906 --protection none      (a line of your own, and the target says so too)
             """)
 
@@ -55,6 +59,7 @@ struct SendCommand: ParsableCommand {
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
     var peer: String?
     @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var carrier: TransportOptions
     @OptionGroup var disks: SentDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var stateDirectory: StateDirectoryOption
@@ -107,8 +112,9 @@ struct SendCommand: ParsableCommand {
                 machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) }, disks: disks.selection,
                 volume: disks.volume(of: machine) { printer.note($0) })
             if let left = disks.describe(left: source.drivesLeft) { printer.note(left) }
+            let budget = PinBudget()
             let migration = SourceMigration(
-                machine: source, transport: TCPSourceTransport(address: address, options: line, security: security, peer: peer),
+                machine: source, transport: try transport(address, line, security, budget, printer),
                 journals: try stateDirectory.journals(),
                 options: options
             ) { printer.source($0) }
@@ -118,9 +124,21 @@ struct SendCommand: ParsableCommand {
             let door = try MigrationDoor(path: path, status: { printer.lastStatus }, cancel: { migration.cancel() })
             defer { door.close() }
             let report = try migration.run()
+            if case .rdma = try carrier.kind() { printer.note("RDMA: at most \(budget.peak) of memory was pinned here at once") }
             printer.completed(report, to: address)
             try checkMemory(report)
         }
+    }
+
+    private func transport(
+        _ address: Address, _ line: LineOptions, _ security: LineSecurity, _ budget: PinBudget, _ printer: EventPrinter
+    ) throws(TurntableError) -> any SourceTransport {
+        guard case .rdma(let orTCP) = try carrier.kind() else {
+            return TCPSourceTransport(address: address, options: line, security: security, peer: peer)
+        }
+        let fallback: @Sendable (TurntableError) -> Void = { why in printer.note("not over RDMA: \(why)") }
+        return VerbsSourceTransport(
+            address: address, options: line, security: security, peer: peer, budget: budget, fallback: orTCP ? fallback : nil)
     }
 
     private func verification() throws(TurntableError) -> Verification {

@@ -15,7 +15,9 @@ struct LineKind: Sendable, CustomTestStringConvertible {
     var streams: Int
     var make: @Sendable () throws -> any Line
 
-    static let all: [LineKind] =
+    static let all: [LineKind] = VerbsLine.address == nil ? everywhere : VerbsLine.kinds
+
+    private static let everywhere: [LineKind] =
         [1, 4].map { streams in LineKind(testDescription: "loopback, \(streams) streams", streams: streams) { LoopbackLine() } }
         + [1, 4].flatMap { streams in
             SendMethod.allCases.map { method in

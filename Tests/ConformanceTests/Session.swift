@@ -58,6 +58,9 @@ final class TestSink: FrameSink, @unchecked Sendable {
         guard offset + count <= state.count else { throw TurntableError(.protocol, "device state", "too much for this test") }
         return state.baseAddress! + offset
     }
+    func writable(_ pages: Range<Int>, in region: RegionIndex) -> UnsafeMutableRawPointer? {
+        memory.mutableAddress(pages.lowerBound, region.value)
+    }
     func deviceState(_ count: Int) -> [UInt8] { Array(state.prefix(count)) }
 }
 
@@ -65,7 +68,7 @@ extension FrameReceiver {
     /// Receives `count` frames; what came, or an error.
     func receive(_ count: Int, into sink: any FrameSink) throws(TurntableError) -> [FrameHeader] {
         var headers: [FrameHeader] = []
-        let deadline = Clock.now + .seconds(20)
+        let deadline = Clock.now + (VerbsLine.address == nil ? .seconds(20) : .seconds(90))
         while headers.count < count {
             if let header = try receive(into: sink) { headers.append(header) }
             guard Clock.now < deadline else { throw TurntableError(.line, "a test", "\(headers.count) of \(count) frames came") }

@@ -44,7 +44,7 @@ struct TidyTests {
         "Transport": ["TurntableCore", "TurntableLinux", "WireFormat"],
         "Protection": ["TurntableCore", "TurntableLinux", "WireFormat", "CTurntableCipher"],
         "TransportTCP": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection", "CTurntableLinux"],
-        "TransportVerbs": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "CTurntableLinux", "CTurntableVerbs"],
+        "TransportVerbs": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "CTurntableVerbs"],
         "BlockDelta": ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"],
         // On its own: what it runs locks all memory and is not for threads.
         "turntable-lvm-helper": ["CTurntableLVM"],

@@ -126,6 +126,8 @@ class Monitor:
                     raise
                 time.sleep(0.02)
         self.file = self.socket.makefile("rw")
+        # When each event was last said.
+        self.times = {}
         self.file.readline()
         self.do("qmp_capabilities")
 
@@ -136,6 +138,8 @@ class Monitor:
             reply = json.loads(self.file.readline())
             if "error" in reply:
                 raise RuntimeError(f"{command}: {reply['error']['desc']}")
+            if "event" in reply:
+                self.times[reply["event"]] = reply["timestamp"]["seconds"] + reply["timestamp"]["microseconds"] / 1e6
             if "return" in reply:
                 return reply["return"]
 
