@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest lab demo demo-rdma test bench fuzz model simulate clean
+.PHONY: help packages build guest lab demo demo-lvm demo-rdma test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,11 @@ guest: packages ## the guests that are moved in tests and demo, in .cache/guest
 lab: packages ## the laboratory: machines with device-mapper, RDMA and netem (perf/lab), in .cache/guest
 	perf/guest/build
 
-demo: build guest ## a Linux machine moves there and back over a 1 Gb/s, 175 ms line while it works
+demo: build guest ## a Linux machine moves with its disk there and back over a 1 Gb/s, 175 ms line while it works
 	$(BUILD)/turntable demo
+
+demo-lvm: build lab ## the same with a disk that is a logical volume, in the laboratory
+	perf/demo-lvm
 
 demo-rdma: build lab ## a machine moves over RDMA and over TCP, in two machines of the laboratory: a minute; ends with a line of JSON
 	Tests/RDMA/run demo

@@ -122,8 +122,9 @@ static struct {
     uint32_t seed, start_mebibyte, length_mebibytes, rate_mebibytes, zero_every, report_pages;
     uint32_t words;  // of each page that are written and checked: fewer make a page cheap where a processor is emulated slowly
     enum mode mode;
+    uint32_t disk_blocks, disk_set_blocks, disk_rate;  // of 4 KiB; written a second
     bool fill, check;
-} options = {.seed = 1, .rate_mebibytes = 16, .report_pages = 4096, .words = page_words, .mode = mode_fast};
+} options = {.seed = 1, .rate_mebibytes = 16, .disk_rate = 10, .report_pages = 4096, .words = page_words, .mode = mode_fast};
 
 static bool starts_with(const char *text, const char *prefix) {
     while (*prefix != 0) {
@@ -153,6 +154,9 @@ static void read_options(const char *word) {
         read_number(word, "zero=", &options.zero_every);
         read_number(word, "report=", &options.report_pages);
         read_number(word, "words=", &options.words);
+        read_number(word, "disk=", &options.disk_blocks);
+        read_number(word, "diskset=", &options.disk_set_blocks);
+        read_number(word, "diskrate=", &options.disk_rate);
         for (enum mode mode = mode_fast; mode <= mode_idle; mode++) {
             if (starts_with(word, "mode=") && starts_with(word + 5, mode_names[mode])) options.mode = mode;
         }
@@ -233,6 +237,103 @@ static void sweep(void) {
     print("\n");
 }
 
+// --- The disk: an ATA one on the first channel, driven by programmed I/O. A block is made as a page is ------------------
+
+enum {
+    ata = 0x1f0, ata_count = ata + 2, ata_address = ata + 3, ata_device = ata + 6, ata_command = ata + 7, ata_control = 0x3f6,
+    ata_busy = 0x80, ata_fault = 0x20, ata_wants_data = 8, ata_error = 1,
+    ata_read = 0x20, ata_write = 0x30,
+    sector_bytes = 512,
+    block_sectors = page_bytes / sector_bytes,
+    disk_blocks_max = 8192,
+    block_stream = 0x80000000,  // blocks are numbered after all pages
+};
+
+static uint32_t disk_generations[disk_blocks_max], disk_writes, disk_swept;
+static uint32_t block_words[page_words];
+
+static void disk_fail(const char *what, uint32_t block) {
+    print("PATTERN FAILED disk ");
+    print(what);
+    print_field("block", block);
+    print("\n");
+    options.disk_blocks = 0;
+}
+
+static bool disk_wait(uint8_t wanted) {
+    uint8_t status;
+    do {
+        status = port_read(ata_command);
+    } while ((status & ata_busy) != 0 || ((status & (ata_error | ata_fault)) == 0 && (status & wanted) != wanted));
+    return (status & (ata_error | ata_fault)) == 0;
+}
+
+static bool disk_transfer(uint32_t block, uint8_t command) {
+    uint32_t address = block * block_sectors;
+    port_write(ata_device, (uint8_t)(0xe0 | address >> 24));  // the first device, by block address
+    port_write(ata_count, block_sectors);
+    for (int byte = 0; byte < 3; byte++) port_write((uint16_t)(ata_address + byte), (uint8_t)(address >> (8 * byte)));
+    port_write(ata_command, command);
+    uint32_t *words = block_words;
+    for (int sector = 0; sector < block_sectors; sector++) {
+        if (!disk_wait(ata_wants_data)) return false;
+        uint32_t count = sector_bytes / 2;
+        if (command == ata_write) {
+            __asm__ volatile("rep outsw" : "+S"(words), "+c"(count) : "d"((uint16_t)ata) : "memory");
+        } else {
+            __asm__ volatile("rep insw" : "+D"(words), "+c"(count) : "d"((uint16_t)ata) : "memory");
+        }
+    }
+    return disk_wait(0);
+}
+
+static void disk_write(uint32_t block) {
+    uint32_t generation = disk_generations[block] + 1, state = stream_start(block_stream + block, generation);
+    block_words[0] = generation;
+    for (uint32_t word = 1; word < page_words; word++) block_words[word] = state = stream_next(state);
+    if (!disk_transfer(block, ata_write)) return disk_fail("write", block);
+    disk_generations[block] = generation;
+}
+
+static void disk_check(uint32_t block) {
+    uint32_t generation = disk_generations[block], state = stream_start(block_stream + block, generation), expected = generation;
+    if (!disk_transfer(block, ata_read)) return disk_fail("read", block);
+    for (uint32_t word = 0; word < page_words; word++) {
+        if (block_words[word] != expected) {
+            if (corrupt_pages++ < corrupt_lines_max) {
+                print("PATTERN CORRUPT");
+                print_field("block", block);
+                print_field("word", word);
+                print_field("generation", generation);
+                print_field("header", block_words[0]);
+                print("\n");
+            }
+            return;
+        }
+        expected = state = stream_next(state);
+    }
+}
+
+static void disk_start(void) {
+    if (options.disk_blocks == 0) return;
+    if (options.disk_blocks > disk_blocks_max) options.disk_blocks = disk_blocks_max;
+    if (options.disk_set_blocks == 0 || options.disk_set_blocks > options.disk_blocks) options.disk_set_blocks = options.disk_blocks;
+    port_write(ata_control, 2);  // no interrupts
+    uint32_t blocks = options.disk_blocks;
+    for (uint32_t block = 0; block < blocks && options.disk_blocks != 0; block++) disk_write(block);
+    print("PATTERN disk filled");
+    print_field("blocks", options.disk_blocks);
+    print("\n");
+}
+
+// One block is written in no order that helps, and one is read in turn.
+static void disk_turn(void) {
+    uint32_t block = mix(options.seed + mix(++disk_writes)) % options.disk_set_blocks;
+    disk_check(block);
+    if (options.disk_blocks != 0) disk_write(block);
+    if (options.disk_blocks != 0) disk_check(disk_swept++ % options.disk_blocks);
+}
+
 // --- The order of writing: every page of the working set once a round, by a full-period generator modulo a power of two --
 
 static uint32_t order_mask, order_state, round_position;
@@ -267,6 +368,10 @@ static void progress(void) {
     print_field("position", round_position);
     print_field("writes", writes);
     print_field("ticks", ticks);
+    if (options.disk_set_blocks != 0) {
+        print_field("disk_writes", disk_writes);
+        print_field("disk_swept", disk_swept);
+    }
     print_field("corrupt", corrupt_pages);
     print("\n");
 }
@@ -284,12 +389,16 @@ static _Noreturn void write_fast(void) {
 static _Noreturn void write_at_rate(void) {
     // Pages owed, in hundredths, so that a rate below a page a tick is kept too. A tick that was missed (the machine was
     // stopped, or is too slow for the rate) is not made up for.
-    uint32_t owed = 0, seen = ticks;
+    uint32_t owed = 0, owed_blocks = 0, seen = ticks;
     for (;;) {
         while (ticks == seen) wait_for_tick();
         seen = ticks;
         owed += options.rate_mebibytes * pages_per_mebibyte;
         for (; owed >= ticks_per_second; owed -= ticks_per_second) write_counted();
+        owed_blocks += options.disk_rate;
+        for (; owed_blocks >= ticks_per_second; owed_blocks -= ticks_per_second) {
+            if (options.disk_blocks != 0) disk_turn();
+        }
     }
 }
 
@@ -374,6 +483,7 @@ void main(const struct start_info *info) {
     print(mode_names[options.mode]);
     print("\n");
     fill();
+    disk_start();
     order_start();
     timer_start();
     switch (options.mode) {
