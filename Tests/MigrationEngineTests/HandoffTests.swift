@@ -26,6 +26,16 @@ internal import WireFormat
         #expect(try #require(stage.host.machine).isDiscarded)
     }
 
+    /// A source that keeps keys to the machine's memory could write it while it runs.
+    @Test func theSourcesAccessEndsBeforeTheMachineRuns() throws {
+        let stage = try Stage()
+        stage.options.streams = 3
+        let ended = Monitor([Int]())
+        stage.host.whenResuming = { () throws(TurntableError) in ended.update { $0.append(stage.accessesEnded.read { $0 }) } }
+        let (sent, _) = stage.run()
+        #expect(sent.error == nil && ended.read { $0 } == [3], "\(sent)")
+    }
+
     @Test func aRefusalOfAnotherEpochGivesNothingBack() throws {
         let stage = try Stage()
         stage.fromTarget = { message in

@@ -30,6 +30,8 @@ final class Stage: @unchecked Sendable {
     private let targetOutcome = Monitor<Result<TargetMigration.Outcome, TurntableError>?>(nil)
     private let controls = Monitor<(source: (any ControlChannel)?, target: (any ControlChannel)?)>((nil, nil))
     private let senders = Monitor([any FrameSender]())
+    /// Streams over which the source may not write the machine's memory by itself any more.
+    let accessesEnded = Monitor(0)
     let sourceDisk = MemoryStore(), targetDisk = MemoryStore()
     /// The boot that each end's kernel is on.
     var sourceBoot = BootID(high: 1, low: 1), targetBoot = BootID(high: 1, low: 2)
@@ -119,6 +121,9 @@ final class Stage: @unchecked Sendable {
         func accept(within limit: Nanoseconds) throws(TurntableError) -> IncomingConnection? {
             let stage = stage
             let connection = try stage.loopback.accept(within: .milliseconds(20))
+            if case .data(let receiver, let preface)? = connection {
+                return .data(StagedReceiver(receiver) { stage.accessesEnded.update { $0 += 1 } }, preface)
+            }
             guard case .control(let control, let peer)? = connection else { return connection }
             stage.controls.update { $0.target = control }
             return .control(
@@ -146,6 +151,22 @@ final class Stage: @unchecked Sendable {
             return sender
         }
     }
+}
+
+/// A data stream of a target whose engine is listened to.
+final class StagedReceiver: FrameReceiver {
+    private let inner: any FrameReceiver
+    private let ended: @Sendable () -> Void
+    init(_ inner: any FrameReceiver, ended: @escaping @Sendable () -> Void) {
+        self.inner = inner
+        self.ended = ended
+    }
+    func receive(into sink: any FrameSink) throws(TurntableError) -> FrameHeader? { try inner.receive(into: sink) }
+    func endAccess() {
+        inner.endAccess()
+        ended()
+    }
+    func shutDown() { inner.shutDown() }
 }
 
 /// A control stream whose messages a test sees and changes.
