@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest lab demo test bench fuzz model simulate clean
+.PHONY: help packages build guest lab lab-xen demo test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ guest: packages ## the guests that are moved in tests and demo, in .cache/guest
 
 lab: packages ## the laboratory: machines with device-mapper, RDMA and netem (perf/lab), in .cache/guest
 	perf/guest/build
+
+lab-xen: packages ## a pair of real Xen hosts under emulation (perf/xenlab), in .cache/xenlab
+	perf/xenlab/build
 
 demo: build guest ## a Linux machine moves there and back over a 1 Gb/s, 175 ms line while it works
 	$(BUILD)/turntable demo
