@@ -70,6 +70,15 @@ let package = Package(
             ]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
+        .target(
+            name: "CTurntableXen", path: "CShims/CTurntableXen", cSettings: strictC,
+            linkerSettings: ["xenctrl", "xenguest", "xenforeignmemory", "xenstore"].map { .linkedLibrary($0) }),
+        library(
+            "XenAdapter", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"]),
+        .executableTarget(
+            name: "turntable-xen-helper",
+            dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter", "CTurntableXen"],
+            swiftSettings: strict),
         library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         .executableTarget(
             name: "turntable",

@@ -53,6 +53,11 @@ struct TidyTests {
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux"],
         "ControlShim": ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"],
+        "XenAdapter": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"],
+        "turntable-xen-helper": [
+            "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
+            "CTurntableXen",
+        ],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
@@ -60,7 +65,7 @@ struct TidyTests {
         ],
     ]
     static let ours = Set(mayImport.keys).union([
-        "CTurntableLinux", "CTurntableCipher", "CTurntableBlock", "CTurntableLVM", "CTurntableVerbs", "CTurntableFibers", "TestSupport",
+        "CTurntableLinux", "CTurntableCipher", "CTurntableBlock", "CTurntableLVM", "CTurntableVerbs", "CTurntableFibers", "CTurntableXen", "TestSupport",
     ])
     /// What the pure format may use besides: nothing that opens, sleeps or spawns.
     static let pure: Set<String> = ["TurntableCore", "WireFormat"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
-from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share  # noqa: E402
+from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share, swift_runtime  # noqa: E402
 
 CACHE = TREE / ".cache/xenlab"
 # Xen runs without these under TCG, and without erms and fsrm twice as fast: it emulates them one byte at a time.
@@ -38,10 +38,12 @@ LINE_QUEUE_FRAMES = 20000
 class XenHost(Machine):
     def __init__(self, name, directory, index, netdev):
         self.address = f"10.8.0.{index}"
+        swift = swift_runtime()
+        words = f"lab.name={name} lab.address={self.address}/24 lab.swift={swift}"
         super().__init__(name, directory, [
             "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(CACHE / "xen"), "-append", XEN_OPTIONS,
-            "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} lab.name={name} lab.address={self.address}/24,{CACHE}/dom0.cpio",
-            *share("guests", GUESTS), *share("tree", TREE), "-netdev", f"{netdev},id=line",
+            "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} {words},{CACHE}/dom0.cpio",
+            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), "-netdev", f"{netdev},id=line",
             "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
 
     def must(self, command, seconds=60):
