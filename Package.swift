@@ -106,6 +106,7 @@ let package = Package(
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
+        tests("XenAdapterTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "XenAdapter"]),
         tests("ProtectionTests", ["TestSupport", "TurntableCore", "WireFormat", "Protection", crypto]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -22,35 +23,32 @@ void *tt_xen_reserve(size_t bytes) {
     return address == MAP_FAILED ? NULL : address;
 }
 
-// A pipe cannot be peeked at, but its contents can be doubled into another.
-static ssize_t peek_pipe(int file, void *bytes, size_t count) {
+// A pipe cannot be peeked at, but its contents can be doubled into another, which is emptied each time.
+static ssize_t peek_once(int file, void *bytes, size_t count, const int *copy) {
+    ssize_t result = recv(file, bytes, count, MSG_PEEK);
+    if (result >= 0 || errno != ENOTSOCK) return result < 0 ? -errno : result;
+    ssize_t doubled = tee(file, copy[1], count, 0);
+    if (doubled > 0) doubled = read(copy[0], bytes, (size_t)doubled);
+    return doubled < 0 ? -errno : doubled;
+}
+
+ssize_t tt_xen_peek(int file, void *bytes, size_t count) {
     int copy[2];
     if (pipe2(copy, O_CLOEXEC) != 0) return -errno;
     ssize_t result = 0;
     for (;;) {
-        struct pollfd wait = {.fd = file, .events = POLLIN};
-        if (poll(&wait, 1, -1) < 0 && errno != EINTR) {
-            result = -errno;
-            break;
-        }
-        ssize_t doubled = tee(file, copy[1], count, 0);
-        if (doubled < 0 && errno == EINTR) continue;
-        result = doubled < 0 ? -errno : doubled > 0 ? read(copy[0], bytes, (size_t)doubled) : 0;
-        if (result <= 0 || (size_t)result == count || (wait.revents & POLLHUP)) break;
+        // Before the look: what came before the other end left is seen by it.
+        struct pollfd wait = {.fd = file, .events = POLLIN | POLLRDHUP};
+        poll(&wait, 1, -1);
+        result = peek_once(file, bytes, count, copy);
+        if (result == -EINTR) continue;
+        if (result <= 0 || (size_t)result == count || (wait.revents & (POLLHUP | POLLRDHUP))) break;
         // The rest is on its way.
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
     close(copy[0]);
     close(copy[1]);
     return result;
-}
-
-ssize_t tt_xen_peek(int file, void *bytes, size_t count) {
-    ssize_t result;
-    do result = recv(file, bytes, count, MSG_PEEK | MSG_WAITALL);
-    while (result < 0 && errno == EINTR);
-    if (result < 0 && errno == ENOTSOCK) return peek_pipe(file, bytes, count);
-    return result < 0 ? -errno : result;
 }
 
 int tt_xen_addresses(char *text, size_t bytes) {
@@ -85,6 +83,47 @@ int tt_xen_has_hung_up(int file, int milliseconds) {
 int tt_xen_become(const char *program, char *const *words) {
     execv(program, words);
     return -errno;
+}
+
+// Copies until the input ends, or nobody takes the output.
+static int copy(int from, int to, size_t skipped) {
+    static char buffer[1 << 18];
+    for (;;) {
+        ssize_t count = read(from, buffer, sizeof buffer);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return count < 0 ? -errno : 0;
+        size_t start = (size_t)count < skipped ? (size_t)count : skipped;
+        skipped -= start;
+        while (start < (size_t)count) {
+            ssize_t written = write(to, buffer + start, (size_t)count - start);
+            if (written < 0 && errno == EINTR) continue;
+            if (written < 0) return -errno;
+            start += (size_t)written;
+        }
+    }
+}
+
+int tt_xen_run_into(const char *program, char **words, int stream_word, int stream, size_t skipped) {
+    int way[2];
+    char name[16];
+    if (pipe2(way, O_CLOEXEC) != 0) return -errno;
+    pid_t child = fork();
+    if (child < 0) return -errno;
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        fcntl(way[1], F_SETFD, 0);
+        snprintf(name, sizeof name, "%d", way[1]);
+        words[stream_word] = name;
+        execv(program, words);
+        _exit(127);
+    }
+    close(way[1]);
+    int copied = copy(way[0], stream, skipped);
+    close(way[0]);
+    int status;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    if (copied < 0) return copied;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 // What the parent does: waits for the child's byte or its end.

@@ -5,14 +5,23 @@ public import TurntableCore
 public import TurntableLinux
 
 public enum Meeting {
+    /// What Xen's own helper writes first, and has been written for it when a greeting was not answered.
+    public static let headerBytes = StreamGreeting.headerBytes
     /// Of an IPv4 address that a socket of both families sees.
     private static let mappedPrefix = "::ffff:"
 
+    /// All addresses and any free port, also where there is no IPv6.
+    public static func onAllAddresses<Value: ~Copyable>(
+        _ body: (Address) throws(TurntableError) -> Value
+    ) throws(TurntableError) -> Value {
+        do throws(TurntableError) { return try body(Address(host: "::", port: 0)) } catch { return try body(Address(host: "0.0.0.0", port: 0)) }
+    }
+
     /// Greets the target's helper and waits for its answer; nil if none comes, as with Xen's own, which has then been given its
-    /// stream's first ``StreamGreeting/headerBytes`` bytes.
+    /// stream's first ``headerBytes`` bytes.
     /// - Parameter own: the addresses to be reached at; all of this host's if it is empty.
     public static func greet(on stream: LibxlStream, at own: [String]) throws(TurntableError) -> Address? {
-        let listener = try Socket.listen(on: Address(host: "::", port: 0)) { _ in }
+        let listener = try onAllAddresses { (address) throws(TurntableError) in try Socket.listen(on: address) { _ in } }
         var chance = Chance()
         let token = (0..<StreamGreeting.tokenBytes).map { _ in UInt8.random(in: .min ... .max, using: &chance) }
         let addresses = Array((own.isEmpty ? hostAddresses() : own).prefix(Limits.xenAddresses))

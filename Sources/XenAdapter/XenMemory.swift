@@ -4,7 +4,8 @@ public import TurntableCore
 internal import TurntableLinux
 
 /// A domain's physical memory as one region: address space for all of its frames, in which those that have memory are
-/// mapped, once and in large batches, and kept. What is not mapped reads as zero.
+/// mapped, once and in large batches, and kept. What is not mapped reads as zero, and cannot be written: a source that sends
+/// pages which its description does not have ends this process, and with it the move.
 ///
 /// Mapping and unmapping cost a hypercall for each few hundred frames: 256 MiB take a quarter of a second on a slow host.
 @safe public final class XenMemory: PageSource, PageSink, @unchecked Sendable {

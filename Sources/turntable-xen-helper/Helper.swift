@@ -19,7 +19,8 @@ internal import XenAdapter
 struct Invocation {
     let words: [String]
     var isSaving: Bool { words[1] == "--save-domain" }
-    var streamDescriptor: Int32 { Int32(number(2)) }
+    static let streamWord = 2
+    var streamDescriptor: Int32 { Int32(number(Self.streamWord)) }
     var stream: LibxlStream { LibxlStream(descriptor: streamDescriptor) }
     var domain: UInt32 { number(4) }
     /// Of a save: moved while it runs, not written to a file.
@@ -70,10 +71,16 @@ enum Helper {
         _ = unsafe line.withUnsafeBytes { unsafe write(STDERR_FILENO, $0.baseAddress, $0.count) }
     }
 
-    /// Xen's own helper takes over, with all that libxl gave; returns only by an error.
-    static func becomeStock(_ invocation: Invocation, _ settings: Settings) throws(TurntableError) -> Never {
+    /// What libxl said, for Xen's own helper, as C has it; kept until this process ends.
+    static func words(_ invocation: Invocation, _ settings: Settings) -> [UnsafeMutablePointer<CChar>?] {
         var words: [UnsafeMutablePointer<CChar>?] = unsafe ([settings.stockHelper] + invocation.words.dropFirst()).map { unsafe strdup($0) }
         unsafe words.append(nil)
+        return unsafe words
+    }
+
+    /// Xen's own helper takes over, with all that libxl gave; returns only by an error.
+    static func becomeStock(_ invocation: Invocation, _ settings: Settings) throws(TurntableError) -> Never {
+        let words = unsafe words(invocation, settings)
         let result = unsafe words.withUnsafeBufferPointer { unsafe tt_xen_become(settings.stockHelper, $0.baseAddress!) }
         throw TurntableError(
             .unsupported, "starting \(settings.stockHelper)", "error \(-result)", remedy: "say where it is with TURNTABLE_STOCK_HELPER")

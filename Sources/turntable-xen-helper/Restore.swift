@@ -33,8 +33,9 @@ struct Restore {
     private func receive(
         _ domain: XenDomain, _ libxl: LibxlCallbacks, _ answer: (UInt16) throws(TurntableError) -> Void, _ front: Front
     ) throws(TurntableError) {
-        let transport = try TCPTargetTransport(listening: Address(host: "::", port: 0), security: settings.security) {
-            libxl.log(.warning, "turned away \($0)")
+        let security = try settings.security()
+        let transport = try Meeting.onAllAddresses { (address) throws(TurntableError) in
+            try TCPTargetTransport(listening: address, security: security) { libxl.log(.warning, "turned away \($0)") }
         }
         let host = XenTargetHost(domain, invocation.services, libxl) { front.letGo() }
         let reception = Reception(

@@ -1,6 +1,7 @@
 internal import CTurntableXen
 internal import Glibc
 internal import MigrationEngine
+internal import Protection
 internal import TransportTCP
 internal import TurntableCore
 internal import TurntableLinux
@@ -17,13 +18,14 @@ struct Save {
         let domain = try XenDomain(invocation.domain)
         guard invocation.isLive, invocation.isPlain, try domain.isHVM() else { try Helper.becomeStock(invocation, settings) }
         let libxl = LibxlCallbacks(understood: invocation.messages)
+        let security = try settings.security()
         guard let address = try Meeting.greet(on: invocation.stream, at: settings.addresses) else {
             try serveStock(libxl)
         }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
         let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
         do throws(TurntableError) {
-            try move(domain, libxl, address, front)
+            try move(domain, libxl, address, security, front)
             Front.rest()
         } catch {
             libxl.log(.error, "\(error)")
@@ -32,7 +34,9 @@ struct Save {
         }
     }
 
-    private func move(_ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ front: Front) throws(TurntableError) {
+    private func move(
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front
+    ) throws(TurntableError) {
         var line = LineOptions()
         line.rate = settings.rate
         line.streams = settings.streams
@@ -46,7 +50,7 @@ struct Save {
         options.peer = "\(address)"
         let machine = try XenSourceMachine(domain, libxl)
         let migration = SourceMigration(
-            machine: machine, transport: TCPSourceTransport(address: address, options: line, security: settings.security, peer: settings.peer),
+            machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
             journals: makeMemoryJournals(), options: options
         ) { event in
             Reports.pass(event, to: libxl)
@@ -66,7 +70,12 @@ struct Save {
     /// The other end did not answer: it has Xen's own helper, which waits for a stream whose beginning it already got.
     private func serveStock(_ libxl: LibxlCallbacks) throws(TurntableError) -> Never {
         libxl.log(.warning, "the target has no turntable-xen-helper, or cannot reach this host: the domain moves by Xen's own stream")
-        throw TurntableError(.unsupported, "moving to a host without this helper", "not yet", remedy: "unset LIBXL_SAVE_HELPER")
+        var words = unsafe Helper.words(invocation, settings)
+        let code = unsafe words.withUnsafeMutableBufferPointer {
+            unsafe tt_xen_run_into(
+                settings.stockHelper, $0.baseAddress!, Int32(Invocation.streamWord), invocation.streamDescriptor, Meeting.headerBytes)
+        }
+        exit(code < 0 ? TurntableError.Kind.line.exitCode : code)
     }
 }
 

@@ -8,7 +8,8 @@ internal import XenAdapter
 /// What an operator may say, by the environment that xl passes on.
 ///
 ///   TURNTABLE_DOWNTIME      the longest standstill that the engine may cause, such as 300ms
-///   TURNTABLE_VERIFY        off, before or after: when the target's memory is compared with the source's
+///   TURNTABLE_VERIFY        off, before or after: when the target's memory is compared with the source's; only for guests without
+///                           paravirtual devices, since dom0 writes the rings of those past the log, and they are made anew anyway
 ///   TURNTABLE_STREAMS       data streams
 ///   TURNTABLE_RATE          of a reserved line, such as 1gbit
 ///   TURNTABLE_ADDRESS       at the source: the addresses at which the target reaches this host, with spaces between them
@@ -21,7 +22,7 @@ struct Settings {
     var streams = 1
     var rate: BitRate?
     var addresses: [String] = []
-    var security = LineSecurity.none
+    private var protection = "sealed"
     var peer: String?
     var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"
 
@@ -46,11 +47,13 @@ struct Settings {
         addresses = (Self.value("ADDRESS") ?? "").split(separator: " ").map(String.init)
         peer = Self.value("PEER")
         stockHelper = Self.value("STOCK_HELPER") ?? stockHelper
-        switch Self.value("PROTECTION") ?? "sealed" {
-        case "none": security = .none
-        case "sealed": security = .sealed(try HostIdentity(directory: Self.value("KEYS") ?? "/etc/turntable"))
-        case let text: throw Self.bad("PROTECTION", text, "sealed or none")
-        }
+        protection = Self.value("PROTECTION") ?? protection
+        guard ["none", "sealed"].contains(protection) else { throw Self.bad("PROTECTION", protection, "sealed or none") }
+    }
+
+    /// Keys are read only when they are needed: what Xen's own helper does wants none.
+    func security() throws(TurntableError) -> LineSecurity {
+        protection == "none" ? .none : .sealed(try HostIdentity(directory: Self.value("KEYS") ?? "/etc/turntable"))
     }
 
     private static func value(_ name: String) -> String? {

@@ -4,7 +4,7 @@
         set_line((a, b), delay_ms=87.5, rate="1gbit")
         guest = Guest("web", memory_mib=192, dirty=8)
         guest.create(a)
-        receive_stock(b)
+        receive(b)
         print(move(guest, a, b).outage_ms)
 
 A host is a machine of perf/lab: commands, results and the end of it all are as there. Times under TCG say little, ratios more.
@@ -54,9 +54,9 @@ class XenHost(Machine):
         return outcome.output
 
     def domains(self):
-        """The names of the guests that it has, in whatever state."""
-        return [entry["config"]["c_info"]["name"] for entry in json.loads(self.must("xl list -l") or "[]")
-                if entry["domid"] != 0]
+        """The names of the guests that it has, in whatever state; one that is gone, (null), is waited for until its memory is free."""
+        return self.must("""for try in $(seq 100); do xl list | grep -qF '(null)' || break; sleep 0.2; done
+            xl list | awk 'NR > 2 { print $1 }'""").split()
 
     def troubles(self):
         """What Xen and the kernel complained of."""
@@ -102,19 +102,20 @@ def set_line(hosts, delay_ms=0, rate=None, loss="0%"):
 class Guest:
     """The guest of perf/guest with `dirty` MB/s written over `working_set` MiB: it verifies its memory, and answers at `address`."""
 
-    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50", script=None):
+    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50"):
+        """Without an address it has no network, and with it no device whose rings dom0 writes."""
         self.name, self.kind, self.address = name, kind, address
         # tsc_mode and rdtscp: Xen would emulate both for a guest that it starts under TCG's unsteady clock.
         options = {"pv": 'tsc_mode="native"', "pvh": 'type="pvh"\ntsc_mode="native"\ncpuid="host,rdtscp=0"'}[kind]
         append = (f"console=hvc0 quiet panic=-1 mitigations=off tsc=reliable {'idle=halt ' if kind == 'pvh' else ''}"
-                  f"tt.ip={address}/24 tt.dirty={dirty} tt.set={working_set} tt.period=1000 tt.run=\"probe search talk\"")
+                  f"{f'tt.ip={address}/24 ' if address else ''}tt.dirty={dirty} tt.set={working_set} tt.period=1000 tt.run=\"probe search talk\"")
         self.config = "\n".join([
             f'name="{name}"', options, 'kernel="/guests/vmlinux"', 'ramdisk="/guests/demo.cpio"', f"memory={memory_mib}", "vcpus=1",
-            f'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32{f",script={script}" if script else ""}"]', f"extra='{append}'",
+            'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32"]' if address else "", f"extra='{append}'",
             'on_crash="preserve"', ""])
 
     def create(self, host):
-        host.must(f"printf %s {shlex.quote(self.config)} >/root/{self.name}.cfg; xl create -q /root/{self.name}.cfg")
+        host.must(f"printf %s {shlex.quote(self.config)} >/run/{self.name}.cfg; xl create -q /run/{self.name}.cfg")
         self.wait_for(host, lambda line: "probe" in line, GUEST_UP_SECONDS)
         self.wait_for(host, lambda line: line.get("search") == "progress", GUEST_UP_SECONDS)
 
@@ -147,9 +148,9 @@ class Guest:
         raise LabError(f"guest {self.name} on host {host.name} did not say what it was waited for:\n{self.console(host)[-3000:]}")
 
 
-def receive_stock(host, environment=""):
+def receive(host, port=STOCK_PORT, environment=""):
     """Lets a host take machines from a plain socket: the stream is the socket itself. What xl says goes to its results."""
-    host.must(f"{environment} setsid socat TCP-LISTEN:{STOCK_PORT},fork,reuseaddr,nodelay "
+    host.must(f"{environment} setsid socat TCP-LISTEN:{port},fork,reuseaddr,nodelay "
               f"EXEC:'xl migrate-receive',nofork </dev/null >/dev/null 2>>/lab/results/receive.log 3>&- &")
 
 
@@ -161,14 +162,19 @@ class Move:
         self.outage_ms, self.sent_bytes = outage.get("longest_outage_ms"), sent_bytes
 
 
-def move(guest, source, target, environment="", seconds=MOVE_SECONDS):
-    """xl's migration over that plain socket, while the source's dom0 asks the guest for answers; three seconds more at the end."""
+def migrate(guest, target, port=STOCK_PORT, environment=""):
+    """The command of xl's migration over that plain socket."""
+    return f"{environment} xl migrate -s '' {guest.name} 'exec socat -b 262144 - TCP:{target.address}:{port},nodelay'"
+
+
+def move(guest, source, target, port=STOCK_PORT, environment="", seconds=MOVE_SECONDS):
+    """Moves a guest, while the source's dom0 asks it for answers; three seconds more at the end."""
     outcome = source.run(f"""
         outage {guest.address} {OUTAGE_INTERVAL_MS} >/lab/results/outage &
         sent() {{ cat /sys/class/net/lan0/statistics/tx_bytes; }}
         now() {{ cut -d' ' -f1 /proc/uptime; }}
         sleep 1; echo "$(now) $(sent)" >/lab/results/before
-        {environment} xl migrate -s '' {guest.name} 'exec socat -b 262144 - TCP:{target.address}:{STOCK_PORT},nodelay'
+        {migrate(guest, target, port, environment)}
         code=$?
         echo "$(now) $(sent)" >/lab/results/after
         sleep 3; kill -TERM %1; wait; exit $code""", seconds)

@@ -85,6 +85,10 @@ int tt_xen_has_hung_up(int file, int milliseconds);
 // Becomes another program; returns only if that fails.
 int tt_xen_become(const char *program, char *const *words);
 
+// Runs another program whose output, on the descriptor that words[stream_word] comes to name, goes to `stream` without its first
+// `skipped` bytes. Gives its exit code when it has ended.
+int tt_xen_run_into(const char *program, char **words, int stream_word, int stream, size_t skipped);
+
 // Splits this process: the parent stays as the one that its caller waits for, the child returns with a descriptor. What the
 // child writes there, one byte, is the exit code that the parent ends with at once, while the child goes on alone; a child
 // that ends without it takes its parent along, and a parent that is killed takes its child along.
