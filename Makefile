@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest lab demo demo-lvm demo-rdma test bench fuzz model simulate clean
+.PHONY: help packages build guest lab lab-xen demo demo-lvm demo-rdma demo-xen test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,7 @@ build: packages ## release programs, and the library that is preloaded into QEMU
 	swift build -c release --product turntable
 	swift build -c release --product turntable-lightpath
 	swift build -c release --product turntable-lvm-helper
+	swift build -c release --product turntable-xen-helper
 	$(CC) $(CFLAGS_PRELOAD) CShims/TurntableRAM/turntable_ram.c -o $(BUILD)/$(PRELOAD)
 
 guest: packages ## the guests that are moved in tests and demo, in .cache/guest
@@ -34,6 +35,12 @@ demo-lvm: build lab ## the same with a disk that is a logical volume, in the lab
 
 demo-rdma: build lab ## a machine moves over RDMA and over TCP, in two machines of the laboratory: a minute; ends with a line of JSON
 	Tests/RDMA/run demo
+
+lab-xen: packages ## a pair of real Xen hosts under emulation (perf/xenlab), in .cache/xenlab
+	perf/xenlab/build
+
+demo-xen: build lab-xen ## a PVH guest moves between two real Xen hosts: there by Xen's own helper, back by ours
+	Tests/XenTests/run --demo
 
 test: build guest ## every test: units, conformance, fuzz corpus, model, simulation, real QEMU machines, instruments
 	perf/test

@@ -77,6 +77,18 @@ let package = Package(
             ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
+        .target(
+            name: "CTurntableXen", path: "CShims/CTurntableXen", cSettings: strictC,
+            linkerSettings: ["xenctrl", "xenguest", "xenforeignmemory", "xenstore"].map { .linkedLibrary($0) }),
+        library(
+            "XenAdapter", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"]),
+        .executableTarget(
+            name: "turntable-xen-helper",
+            dependencies: [
+                "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
+                "CTurntableXen",
+            ],
+            swiftSettings: strict),
         library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         .executableTarget(
             name: "turntable",
@@ -109,6 +121,7 @@ let package = Package(
         tests("TurntableCoreTests", ["TestSupport", "TurntableCore"]),
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
+        tests("XenAdapterTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "XenAdapter"]),
         tests("ProtectionTests", ["TestSupport", "TurntableCore", "WireFormat", "Protection", crypto]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),

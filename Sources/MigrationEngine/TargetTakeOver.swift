@@ -19,7 +19,8 @@ extension TargetMigration {
             guard verified.stripesDiffering == 0 else {
                 throw TurntableError(
                     .damaged, "comparing the memory of \(offer.machine)",
-                    "\(verified.stripesDiffering) of \(verified.stripesCompared) stripes differ from the source's")
+                    "\(verified.stripesDiffering) of \(verified.stripesCompared) stripes differ from the source's: "
+                        + VerificationReport(verified, machine.pages.regions).examples.joined(separator: ", "))
             }
             try? attachment.control.send(.verified(verified))
         }

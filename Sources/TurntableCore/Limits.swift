@@ -119,4 +119,22 @@ public enum Limits {
     public static let blockZeroBytes = 64 << 20
     /// How often a snapshot that could overflow is looked at.
     public static let snapshotWatchTime = Nanoseconds.milliseconds(100)
+
+    /// What a Xen guest was told of its processor.
+    public static let xenPolicyBytes = 64 << 10
+    /// What Xen keeps of a domain's processors and interrupt controllers.
+    public static let xenContextBytes = 4 << 20
+    /// Runs of frames with memory behind them in a domain's address space.
+    public static let xenRuns = 4096
+    /// Frames of a domain that are made and mapped at once.
+    public static let xenFramesAtOnce = 4096
+    /// A helper waits this long for the one at the other end to come, then takes it to be Xen's own.
+    public static let xenMeetingTime = Nanoseconds.seconds(30)
+    /// A helper that is done leaves the host to xl for this long before it takes its maps down.
+    public static let xenRestTime = Nanoseconds.seconds(10)
+    /// Bytes of the greeting that Xen's own stream carries, and addresses in it.
+    public static let xenGreetingBytes = 4096
+    public static let xenAddresses = 16
+    /// A text that the helper gives to libxl's log.
+    public static let xenLogBytes = 1024
 }

@@ -13,37 +13,39 @@ extension MutableRawSpan {
 }
 
 /// Appends the fields of a control message.
-struct MessageWriter {
-    private(set) var bytes: [UInt8] = []
+package struct MessageWriter {
+    package private(set) var bytes: [UInt8] = []
 
-    mutating func append<Value: FixedWidthInteger>(_ value: Value) {
+    package init() {}
+
+    package mutating func append<Value: FixedWidthInteger>(_ value: Value) {
         for shift in stride(from: 0, to: Value.bitWidth, by: 8) { bytes.append(UInt8(truncatingIfNeeded: value >> Value(shift))) }
     }
-    mutating func append(raw: [UInt8]) { bytes += raw }
-    mutating func append(bytes value: [UInt8]) {
+    package mutating func append(raw: [UInt8]) { bytes += raw }
+    package mutating func append(bytes value: [UInt8]) {
         append(UInt32(value.count))
         bytes += value
     }
-    mutating func append(text: String) { append(bytes: Array(text.utf8)) }
-    mutating func append(flag: Bool) { append(UInt8(flag ? 1 : 0)) }
-    mutating func append(counts: [UInt64]) {
+    package mutating func append(text: String) { append(bytes: Array(text.utf8)) }
+    package mutating func append(flag: Bool) { append(UInt8(flag ? 1 : 0)) }
+    package mutating func append(counts: [UInt64]) {
         append(UInt32(counts.count))
         for count in counts { append(count) }
     }
-    mutating func append<Named>(_ identifier: RandomID<Named>) {
+    package mutating func append<Named>(_ identifier: RandomID<Named>) {
         append(identifier.high)
         append(identifier.low)
     }
 }
 
 /// Reads the fields of a control message; every length is checked against what is there and against its limit.
-struct MessageReader {
+package struct MessageReader {
     private let bytes: [UInt8]
-    private(set) var offset = 0
+    package private(set) var offset = 0
 
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
+    package init(_ bytes: [UInt8]) { self.bytes = bytes }
 
-    mutating func read<Value: FixedWidthInteger>(_: Value.Type = Value.self) throws(WireError) -> Value {
+    package mutating func read<Value: FixedWidthInteger>(_: Value.Type = Value.self) throws(WireError) -> Value {
         let size = Value.bitWidth / 8
         try need(size)
         var value: Value = 0
@@ -52,18 +54,18 @@ struct MessageReader {
         return value
     }
 
-    mutating func read(raw count: Int) throws(WireError) -> [UInt8] {
+    package mutating func read(raw count: Int) throws(WireError) -> [UInt8] {
         try need(count)
         defer { offset += count }
         return Array(bytes[offset..<offset + count])
     }
 
-    mutating func readBytes(atMost limit: Int) throws(WireError) -> [UInt8] {
+    package mutating func readBytes(atMost limit: Int) throws(WireError) -> [UInt8] {
         let count = try readCount(atMost: limit)
         return try read(raw: count)
     }
 
-    mutating func readText(atMost limit: Int) throws(WireError) -> String {
+    package mutating func readText(atMost limit: Int) throws(WireError) -> String {
         let start = offset
         guard let text = String(validating: try readBytes(atMost: limit), as: UTF8.self) else {
             throw WireError(.badText, value: 0, limit: 0, offset: start)
@@ -71,14 +73,14 @@ struct MessageReader {
         return text
     }
 
-    mutating func readCount(atMost limit: Int) throws(WireError) -> Int {
+    package mutating func readCount(atMost limit: Int) throws(WireError) -> Int {
         let start = offset
         let count: UInt32 = try read()
         guard count <= limit else { throw WireError(.tooLong, value: UInt64(count), limit: UInt64(limit), offset: start) }
         return Int(count)
     }
 
-    mutating func readFlag() throws(WireError) -> Bool {
+    package mutating func readFlag() throws(WireError) -> Bool {
         let start = offset
         let value: UInt8 = try read()
         guard value <= 1 else { throw WireError(.unknownKind, value: UInt64(value), limit: 1, offset: start) }
@@ -93,15 +95,15 @@ struct MessageReader {
         return value
     }
 
-    mutating func readCounts(atMost limit: Int) throws(WireError) -> [UInt64] {
+    package mutating func readCounts(atMost limit: Int) throws(WireError) -> [UInt64] {
         var counts: [UInt64] = []
         for _ in 0..<(try readCount(atMost: limit)) { counts.append(try read()) }
         return counts
     }
 
-    mutating func readID<Named>() throws(WireError) -> RandomID<Named> { RandomID(high: try read(), low: try read()) }
+    package mutating func readID<Named>() throws(WireError) -> RandomID<Named> { RandomID(high: try read(), low: try read()) }
 
-    func end() throws(WireError) {
+    package func end() throws(WireError) {
         guard offset == bytes.count else { throw WireError(.trailingBytes, value: UInt64(bytes.count - offset), limit: 0, offset: offset) }
     }
 

@@ -77,6 +77,7 @@ def make_initramfs(target):
         shutil.copy(HERE / "lvmlocal.conf", root / "etc/lvm/lvmlocal.conf")
         for name in ("modules", "modules-9p"):
             shutil.copytree(GUESTS / name, root / name)
+        shutil.copy(HERE / "jobs", root / "own/jobs")
         shutil.copy(HERE / "init", root / "init")
         (root / "init").chmod(0o755)
         names = subprocess.run(["find", "."], cwd=root, check=True, stdout=subprocess.PIPE).stdout
@@ -107,7 +108,9 @@ class Job:
 
 
 class Machine:
-    def __init__(self, name, directory, initramfs, memory_mib, disks, modules, address, netdev):
+    """A QEMU with one processor that takes commands on a virtio port and has a directory of ours as its 9p share `lab`."""
+
+    def __init__(self, name, directory, arguments):
         self.name, self.directory = name, directory
         self.results = directory / "share/results"
         self.results.mkdir(parents=True)
@@ -116,36 +119,18 @@ class Machine:
         self._is_ready = False
         self._rest = b""
         self._channel = None
-        for index, size in enumerate(disks):
-            (directory / f"disk{index}").touch()
-            os.truncate(directory / f"disk{index}", size)
-        self._process = self._start(initramfs, memory_mib, len(disks), modules, address, netdev)
+        self._process = self._start(arguments)
 
-    def _start(self, initramfs, memory_mib, disks, modules, address, netdev):
+    def _start(self, arguments):
         # The host's listening socket exists before QEMU does: there is nothing to poll for.
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.directory / "channel"))
         self._listener.listen(1)
-        swift = swift_runtime()
-        words = [f"lab.name={self.name}", f"lab.tree={TREE}", f"lab.swift={swift}"]
-        words += [f"lab.address={address}"] * bool(address) + [f"lab.modules={','.join(modules)}"] * bool(modules)
         command = [
-            "qemu-system-x86_64", "-name", f"lab-{self.name}", "-accel", "tcg,thread=multi", "-M", "pc", "-cpu", PROCESSOR, "-smp", "1",
-            "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self.console}",
-            "-kernel", str(GUESTS / "vmlinux"), "-initrd", str(initramfs), "-append", f"{APPEND} {' '.join(words)}",
+            "qemu-system-x86_64", "-name", f"lab-{self.name}", "-accel", "tcg,thread=multi", "-M", "pc", "-smp", "1",
+            "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self.console}",
             "-device", "virtio-serial-pci", "-chardev", f"socket,path={self.directory}/channel,id=channel",
-            "-device", "virtserialport,chardev=channel,name=org.turntable.lab"]
-        read_only = ",readonly=on"
-        for tag, path, mode in (("usr", "/usr", read_only), ("modules", GUESTS / "modules-all", read_only), ("tree", TREE, read_only),
-                                ("swift", swift, read_only), ("lab", self.directory / "share", "")):
-            command += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{mode}",
-                        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
-        for index in range(disks):
-            command += ["-drive", f"file={self.directory}/disk{index},format=raw,if=none,id=disk{index},cache=unsafe,discard=unmap",
-                        "-device", f"virtio-blk-pci,drive=disk{index},serial=lab{index}"]
-        if netdev:
-            command += ["-netdev", f"{netdev},id=line",
-                        "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:07:00:0{address.split('/')[0][-1]}"]
+            "-device", "virtserialport,chardev=channel,name=org.turntable.lab", *share("lab", self.directory / "share", ""), *arguments]
         log = open(self.directory / "qemu.log", "w")
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                                    preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
@@ -216,43 +201,61 @@ class Machine:
                 end.close()
 
 
-class Laboratory:
-    """One machine, or two joined by a line of MTU 9000 on which a has 10.7.0.1 and b has 10.7.0.2."""
+class DebianMachine(Machine):
+    """Debian's kernel with this host's programs."""
 
-    def __init__(self, machines=1, memory_mib=512, disks=(), network=False, modules=()):
-        if machines not in (1, 2):
-            raise LabError(f"{machines} machines: the laboratory joins one or two")
-        if not (GUESTS / "modules-all").exists():
-            raise LabError("there is no kernel in .cache/guest: run `make lab`")
+    def __init__(self, name, directory, initramfs, memory_mib, disks, modules, address, netdev):
+        swift = swift_runtime()
+        words = [f"lab.name={name}", f"lab.tree={TREE}", f"lab.swift={swift}"]
+        words += [f"lab.address={address}"] * bool(address) + [f"lab.modules={','.join(modules)}"] * bool(modules)
+        arguments = ["-cpu", PROCESSOR, "-m", str(memory_mib),
+                     "-kernel", str(GUESTS / "vmlinux"), "-initrd", str(initramfs), "-append", f"{APPEND} {' '.join(words)}"]
+        for tag, path in (("usr", "/usr"), ("modules", GUESTS / "modules-all"), ("tree", TREE), ("swift", swift)):
+            arguments += share(tag, path)
+        for index, size in enumerate(disks):
+            (directory / f"disk{index}").touch()
+            os.truncate(directory / f"disk{index}", size)
+            arguments += ["-drive", f"file={directory}/disk{index},format=raw,if=none,id=disk{index},cache=unsafe,discard=unmap",
+                          "-device", f"virtio-blk-pci,drive=disk{index},serial=lab{index}"]
+        if netdev:
+            arguments += ["-netdev", f"{netdev},id=line",
+                          "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:07:00:0{address.split('/')[0][-1]}"]
+        super().__init__(name, directory, arguments)
+
+
+def share(tag, path, mode=",readonly=on"):
+    """QEMU's arguments for a directory that the machine mounts by 9p."""
+    return ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{mode}", "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+
+
+def line_netdev(directory, index):
+    """One end of a reliable line between two machines: a datagram socket loses what does not fit its buffer. The one who
+    connects waits for the other."""
+    line = directory / "line"
+    if index == 1:
+        return f"stream,server=on,addr.type=unix,addr.path={line}"
+    deadline = time.monotonic() + BOOT_SECONDS
+    while not line.exists():
+        if time.monotonic() > deadline:
+            raise LabError(f"{line} did not appear")
+        time.sleep(0.01)
+    return f"stream,server=off,addr.type=unix,addr.path={line}"
+
+
+class Machines:
+    """Machines that live and end together, and a directory that goes with them."""
+
+    def __init__(self, make):
         self.machines = []
         self._directory = Path(tempfile.mkdtemp(prefix="turntable-lab-"))
         try:
-            make_initramfs(self._directory / "lab.cpio")
-            for name, index in zip("ab"[:machines], (1, 2)):
-                directory = self._directory / name
-                directory.mkdir()
-                self.machines.append(Machine(
-                    name, directory, self._directory / "lab.cpio", memory_mib, disks, modules,
-                    f"10.7.0.{index}/24" if network else None, self._netdev(index, machines) if network else None))
+            for machine in make(self._directory):
+                self.machines.append(machine)
             for machine in self.machines:
                 machine.wait_until_ready()
         except BaseException:
             self.close()
             raise
-
-    def _netdev(self, index, machines):
-        """A reliable stream: a datagram socket loses what does not fit its buffer. The one who connects waits for the other."""
-        line = self._directory / "line"
-        if machines == 1:
-            return "hubport,hubid=0"
-        if index == 1:
-            return f"stream,server=on,addr.type=unix,addr.path={line}"
-        deadline = time.monotonic() + BOOT_SECONDS
-        while not line.exists():
-            if time.monotonic() > deadline:
-                raise LabError(f"{line} did not appear")
-            time.sleep(0.01)
-        return f"stream,server=off,addr.type=unix,addr.path={line}"
 
     def close(self):
         with contextlib.ExitStack() as stack:
@@ -265,6 +268,28 @@ class Laboratory:
 
     def __exit__(self, *_):
         self.close()
+
+
+class Laboratory(Machines):
+    """One machine, or two joined by a line of MTU 9000 on which a has 10.7.0.1 and b has 10.7.0.2."""
+
+    def __init__(self, machines=1, memory_mib=512, disks=(), network=False, modules=()):
+        if machines not in (1, 2):
+            raise LabError(f"{machines} machines: the laboratory joins one or two")
+        if not (GUESTS / "modules-all").exists():
+            raise LabError("there is no kernel in .cache/guest: run `make lab`")
+
+        def make(place):
+            make_initramfs(place / "lab.cpio")
+            for name, index in zip("ab"[:machines], (1, 2)):
+                directory = place / name
+                directory.mkdir()
+                netdev = None
+                if network:
+                    netdev = "hubport,hubid=0" if machines == 1 else line_netdev(place, index)
+                yield DebianMachine(
+                    name, directory, place / "lab.cpio", memory_mib, disks, modules, f"10.7.0.{index}/24" if network else None, netdev)
+        super().__init__(make)
 
 
 def end_on_signals():

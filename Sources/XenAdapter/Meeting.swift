@@ -1,0 +1,84 @@
+// The source's and the target's part of the greeting in StreamGreeting.swift.
+
+internal import CTurntableXen
+public import TurntableCore
+public import TurntableLinux
+
+public enum Meeting {
+    /// What Xen's own helper writes first, and has been written for it when a greeting was not answered.
+    public static let headerBytes = StreamGreeting.headerBytes
+    /// Of an IPv4 address that a socket of both families sees.
+    private static let mappedPrefix = "::ffff:"
+
+    /// All addresses and any free port, also where there is no IPv6.
+    public static func onAllAddresses<Value: ~Copyable>(
+        _ body: (Address) throws(TurntableError) -> Value
+    ) throws(TurntableError) -> Value {
+        do throws(TurntableError) { return try body(Address(host: "::", port: 0)) } catch { return try body(Address(host: "0.0.0.0", port: 0)) }
+    }
+
+    /// Greets the target's helper and waits for its answer; nil if none comes, as with Xen's own, which has then been given its
+    /// stream's first ``headerBytes`` bytes.
+    /// - Parameter own: the addresses to be reached at; all of this host's if it is empty.
+    public static func greet(on stream: LibxlStream, at own: [String]) throws(TurntableError) -> Address? {
+        let listener = try onAllAddresses { (address) throws(TurntableError) in try Socket.listen(on: address) { _ in } }
+        var chance = Chance()
+        let token = (0..<StreamGreeting.tokenBytes).map { _ in UInt8.random(in: .min ... .max, using: &chance) }
+        let addresses = Array((own.isEmpty ? hostAddresses() : own).prefix(Limits.xenAddresses))
+        try stream.write(StreamGreeting(token: token, port: Socket.localPort(listener), addresses: addresses).encoded(), what: "greeting the target")
+        let deadline = Clock.now + Limits.xenMeetingTime
+        while Clock.now < deadline, !stream.hasHungUp(within: .zero) {
+            guard let socket = try Socket.accept(listener, within: Limits.pollTime) else { continue }
+            // A stranger is no reason to stop waiting.
+            if let port = try? hear(socket, token) {
+                let peer = Socket.peerName(socket)
+                return Address(host: peer.hasPrefix(mappedPrefix) ? String(peer.dropFirst(mappedPrefix.count)) : peer, port: port)
+            }
+        }
+        return nil
+    }
+
+    private static func hear(_ socket: borrowing Descriptor, _ token: [UInt8]) throws(TurntableError) -> UInt16 {
+        try Socket.setTimeouts(socket, receive: .seconds(2), send: .seconds(2))
+        var bytes: [UInt8] = []
+        while bytes.count < StreamGreeting.Answer.bytes {
+            let piece = try Socket.read(socket, atMost: StreamGreeting.Answer.bytes - bytes.count, what: "hearing the other helper")
+            guard !piece.isEmpty else { throw TurntableError(.line, "hearing the other helper", "it left") }
+            bytes += piece
+        }
+        let answer = try StreamGreeting.Answer(decoding: bytes)
+        guard answer.token == token else { throw TurntableError(.refused, "hearing the other helper", "it was not greeted") }
+        return answer.port
+    }
+
+    /// Whether the other end of a stream is one of ours; its greeting is then taken from the stream, else nothing.
+    static func isAwaited(on stream: LibxlStream) throws(TurntableError) -> StreamGreeting? {
+        let what = "reading the source's greeting"
+        guard let count = try StreamGreeting.recordBytes(after: try stream.peek(StreamGreeting.prefixBytes, what: what)) else { return nil }
+        _ = try stream.read(StreamGreeting.prefixBytes, what: what)
+        return try StreamGreeting(decoding: try stream.read(count, what: what))
+    }
+
+    /// The greeting of a source's helper; nil if Xen's own is at the other end, whose stream is untouched.
+    public static func hearGreeting(on stream: LibxlStream) throws(TurntableError) -> ((UInt16) throws(TurntableError) -> Void)? {
+        guard let greeting = try isAwaited(on: stream) else { return nil }
+        return { (port) throws(TurntableError) in
+            var failure: TurntableError?
+            for host in greeting.addresses {
+                do throws(TurntableError) {
+                    let socket = try Socket.connect(to: Address(host: host, port: greeting.port), within: .seconds(5)) { _ in }
+                    return try Socket.write(socket, StreamGreeting.Answer(token: greeting.token, port: port).encoded(), what: "answering \(host)")
+                } catch { failure = error }
+            }
+            throw TurntableError(
+                .line, "answering the source's helper", failure?.why ?? "it named no address",
+                remedy: "let the hosts reach each other, or set TURNTABLE_ADDRESS at the source")
+        }
+    }
+
+    private static func hostAddresses() -> [String] {
+        var text = [CChar](repeating: 0, count: Limits.xenGreetingBytes)
+        _ = unsafe text.withUnsafeMutableBufferPointer { unsafe tt_xen_addresses($0.baseAddress, $0.count) }
+        return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(separator: "\n").map(String.init)
+    }
+}

@@ -1,0 +1,102 @@
+// What of a suspended PVH or HVM domain is neither memory nor known to libxl.
+//
+//   state   = time stamp counter: mode u32, kHz u32, incarnation u32, elapsed nanoseconds u64
+//             | parameters: count u32, then (index u32, value u64) each | context: length u32, bytes
+//
+// The context is Xen's own (public/arch-x86/hvm/save.h): what its processors and interrupt controllers hold.
+
+internal import CTurntableXen
+internal import TurntableCore
+internal import WireFormat
+
+struct XenState: Equatable {
+    struct Counter: Equatable {
+        var mode, kilohertz, incarnation: UInt32
+        var elapsedNanoseconds: UInt64
+    }
+    struct Parameter: Equatable {
+        var index: UInt32
+        var value: UInt64
+    }
+    var counter: Counter
+    var parameters: [Parameter]
+    var context: [UInt8]
+
+    /// Those that mean the same at the target.
+    static let movedParameters = (0..<tt_xen_moved_parameters()).map(tt_xen_moved_parameter)
+
+    init(counter: Counter, parameters: [Parameter], context: [UInt8]) {
+        (self.counter, self.parameters, self.context) = (counter, parameters, context)
+    }
+
+    /// Of a domain that is suspended.
+    init(of domain: XenDomain) throws(TurntableError) {
+        counter = try domain.timeStampCounter()
+        parameters = []
+        for index in Self.movedParameters { parameters.append(Parameter(index: index, value: try domain.parameter(index))) }
+        context = try domain.context()
+    }
+
+    func encoded() -> [UInt8] {
+        var writer = MessageWriter()
+        writer.append(counter.mode)
+        writer.append(counter.kilohertz)
+        writer.append(counter.incarnation)
+        writer.append(counter.elapsedNanoseconds)
+        writer.append(UInt32(parameters.count))
+        for parameter in parameters {
+            writer.append(parameter.index)
+            writer.append(parameter.value)
+        }
+        writer.append(bytes: context)
+        return writer.bytes
+    }
+
+    init(decoding bytes: [UInt8]) throws(TurntableError) {
+        do throws(WireError) {
+            var reader = MessageReader(bytes)
+            counter = Counter(
+                mode: try reader.read(), kilohertz: try reader.read(), incarnation: try reader.read(), elapsedNanoseconds: try reader.read())
+            parameters = []
+            for _ in 0..<(try reader.readCount(atMost: Self.movedParameters.count)) {
+                parameters.append(Parameter(index: try reader.read(), value: try reader.read()))
+            }
+            context = try reader.readBytes(atMost: Limits.xenContextBytes)
+            try reader.end()
+        } catch {
+            throw TurntableError(.protocol, "the state of the domain", error.description)
+        }
+        if let strange = parameters.first(where: { !Self.movedParameters.contains($0.index) }) {
+            throw TurntableError(.protocol, "the state of the domain", "parameter \(strange.index) does not travel")
+        }
+    }
+
+    /// Frames of the domain's memory that its console and its xenstore use.
+    struct Rings: Sendable {
+        var store: UInt64 = 0
+        var console: UInt64 = 0
+    }
+
+    /// Gives a new domain this state, all memory being in place.
+    func apply(to domain: XenDomain, _ services: XenServices) throws(TurntableError) -> Rings {
+        var rings = Rings()
+        try domain.set(counter)
+        for parameter in parameters where parameter.value != 0 {
+            // Rings begin empty: who is at their other ends does not know what was in them.
+            switch parameter.index {
+            case tt_xen_store_frame: rings.store = parameter.value
+            case tt_xen_console_frame: rings.console = parameter.value
+            default: break
+            }
+            if [tt_xen_store_frame, tt_xen_console_frame, tt_xen_request_frame, tt_xen_buffered_request_frame].contains(parameter.index) {
+                try domain.clear(frame: parameter.value)
+            }
+            try domain.set(parameter: parameter.index, to: parameter.value)
+        }
+        try domain.set(parameter: tt_xen_store_event, to: UInt64(services.storeEvent))
+        try domain.set(parameter: tt_xen_console_event, to: UInt64(services.consoleEvent))
+        try domain.set(context: context)
+        try domain.seedGrants(console: rings.console, store: rings.store, services)
+        return rings
+    }
+}

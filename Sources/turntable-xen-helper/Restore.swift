@@ -1,0 +1,48 @@
+internal import CTurntableXen
+internal import Glibc
+internal import MigrationEngine
+internal import TransportTCP
+internal import TurntableCore
+internal import TurntableLinux
+internal import XenAdapter
+
+/// The target's side of a move.
+struct Restore {
+    private let invocation: Invocation
+    private let settings: Settings
+
+    init(_ invocation: Invocation, _ settings: Settings) { (self.invocation, self.settings) = (invocation, settings) }
+
+    func run() throws(TurntableError) -> Never {
+        guard invocation.isPlain, let answer = try Meeting.hearGreeting(on: invocation.stream) else {
+            try Helper.becomeStock(invocation, settings)
+        }
+        let domain = try XenDomain(invocation.domain)
+        let libxl = LibxlCallbacks(understood: invocation.messages)
+        let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
+        do throws(TurntableError) {
+            try receive(domain, libxl, answer, front)
+            Front.rest()
+        } catch {
+            libxl.log(.error, "\(error)")
+            try? libxl.complete(failed: true)
+            exit(error.kind.exitCode)
+        }
+    }
+
+    private func receive(
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ answer: (UInt16) throws(TurntableError) -> Void, _ front: Front
+    ) throws(TurntableError) {
+        let security = try settings.security()
+        let transport = try Meeting.onAllAddresses { (address) throws(TurntableError) in
+            try TCPTargetTransport(listening: address, security: security) { libxl.log(.warning, "turned away \($0)") }
+        }
+        let host = XenTargetHost(domain, invocation.services, libxl) { front.letGo() }
+        let reception = Reception(
+            host: host, journals: makeMemoryJournals(), options: TargetOptions(), once: true,
+            reports: .init(note: { libxl.log(.info, $0) }, event: { Reports.pass($0, to: libxl) }, ended: { _, _ in }))
+        Watch.start(invocation.stream) { reception.interrupt() }
+        try answer(transport.port)
+        try reception.serve(transport)
+    }
+}

@@ -1,0 +1,118 @@
+internal import CTurntableXen
+internal import Glibc
+internal import MigrationEngine
+internal import Protection
+internal import TransportTCP
+internal import TurntableCore
+internal import TurntableLinux
+internal import XenAdapter
+
+/// The source's side of a move.
+struct Save {
+    private let invocation: Invocation
+    private let settings: Settings
+
+    init(_ invocation: Invocation, _ settings: Settings) { (self.invocation, self.settings) = (invocation, settings) }
+
+    func run() throws(TurntableError) -> Never {
+        let domain = try XenDomain(invocation.domain)
+        guard invocation.isLive, invocation.isPlain, try domain.isHVM() else { try Helper.becomeStock(invocation, settings) }
+        let libxl = LibxlCallbacks(understood: invocation.messages)
+        let security = try settings.security()
+        guard let address = try Meeting.greet(on: invocation.stream, at: settings.addresses) else {
+            try serveStock(libxl)
+        }
+        // From here on this process is two: libxl waits for the one, the engine is in the other.
+        let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
+        do throws(TurntableError) {
+            try move(domain, libxl, address, security, front)
+            Front.rest()
+        } catch {
+            libxl.log(.error, "\(error)")
+            try? libxl.complete(failed: true)
+            exit(error.kind.exitCode)
+        }
+    }
+
+    private func move(
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front
+    ) throws(TurntableError) {
+        var line = LineOptions()
+        line.rate = settings.rate
+        line.streams = settings.streams
+        // Foreign memory can only be copied into the kernel.
+        line.sendMethod = .copied
+        var options = MigrationOptions()
+        options.streams = settings.streams
+        options.budget = settings.downtime
+        options.statedRate = settings.rate
+        options.verification = settings.verification
+        options.peer = "\(address)"
+        let machine = try XenSourceMachine(domain, libxl)
+        let migration = SourceMigration(
+            machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
+            journals: makeMemoryJournals(), options: options
+        ) { event in
+            Reports.pass(event, to: libxl)
+            // The target has it: libxl need not wait for what is compared and put away afterwards.
+            if case .phase(.completed) = event {
+                try? libxl.complete(failed: false)
+                front.letGo()
+            }
+        }
+        Watch.start(invocation.stream) { _ = migration.cancel() }
+        do throws(TurntableError) { _ = try migration.run() } catch {
+            machine.endDirtyLog()
+            throw error
+        }
+    }
+
+    /// The other end did not answer: it has Xen's own helper, which waits for a stream whose beginning it already got.
+    private func serveStock(_ libxl: LibxlCallbacks) throws(TurntableError) -> Never {
+        libxl.log(.warning, "the target has no turntable-xen-helper, or cannot reach this host: the domain moves by Xen's own stream")
+        var words = unsafe Helper.words(invocation, settings)
+        let code = unsafe words.withUnsafeMutableBufferPointer {
+            unsafe tt_xen_run_into(
+                settings.stockHelper, $0.baseAddress!, Int32(Invocation.streamWord), invocation.streamDescriptor, Meeting.headerBytes)
+        }
+        exit(code < 0 ? TurntableError.Kind.line.exitCode : code)
+    }
+}
+
+/// The process that libxl waits for.
+final class Front: Sendable {
+    private let descriptor: Monitor<Int32?>
+    private let stream: Int32
+    init(descriptor: Int32, stream: Int32) {
+        self.descriptor = Monitor(descriptor)
+        self.stream = stream
+    }
+
+    /// libxl goes on; this process does too, alone.
+    func letGo() {
+        let taken = descriptor.update { descriptor in
+            defer { descriptor = nil }
+            return descriptor
+        }
+        if let taken { tt_xen_let_go(taken, stream, 0) }
+    }
+}
+
+extension Front {
+    /// The move is over, but xl's part of the standstill is not: taking the maps down, which keeps a slow host busy for a second,
+    /// waits.
+    static func rest() -> Never {
+        Clock.sleep(Limits.xenRestTime)
+        exit(0)
+    }
+}
+
+/// Watches libxl's stream: when the other end's xl is gone, so is the move.
+enum Watch {
+    static func start(_ stream: LibxlStream, _ hungUp: @escaping @Sendable () -> Void) {
+        _ = WorkerThread("tt-stream") {
+            while !stream.hasHungUp(within: Limits.heartbeatTime) {}
+            hungUp()
+        }
+    }
+}

@@ -1,0 +1,68 @@
+internal import Glibc
+internal import Protection
+internal import TransportTCP
+internal import TurntableCore
+internal import WireFormat
+internal import XenAdapter
+
+/// What an operator may say, by the environment that xl passes on.
+///
+///   TURNTABLE_DOWNTIME      the longest standstill that the engine may cause, such as 300ms
+///   TURNTABLE_VERIFY        off, before or after: when the target's memory is compared with the source's; only for guests without
+///                           paravirtual devices, since dom0 writes the rings of those past the log, and they are made anew anyway
+///   TURNTABLE_STREAMS       data streams
+///   TURNTABLE_RATE          of a reserved line, such as 1gbit
+///   TURNTABLE_ADDRESS       at the source: the addresses at which the target reaches this host, with spaces between them
+///   TURNTABLE_KEYS          where this host's keys are; TURNTABLE_PROTECTION=none for a line of one's own, on both hosts
+///   TURNTABLE_PEER          at the source: the name in the target's certificate, if it is not its address
+///   TURNTABLE_STOCK_HELPER  Xen's own helper
+struct Settings {
+    var downtime = Nanoseconds.milliseconds(300)
+    var verification = Verification.off
+    var streams = 1
+    var rate: BitRate?
+    var addresses: [String] = []
+    private var protection = "sealed"
+    var peer: String?
+    var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"
+
+    init() throws(TurntableError) {
+        if let text = Self.value("DOWNTIME") {
+            guard let time = Nanoseconds(parsing: text) else { throw Self.bad("DOWNTIME", text, "a time such as 300ms") }
+            downtime = time
+        }
+        if let text = Self.value("STREAMS") {
+            guard let count = Int(text), (1...Limits.streams).contains(count) else { throw Self.bad("STREAMS", text, "1 to \(Limits.streams)") }
+            streams = count
+        }
+        if let text = Self.value("RATE") {
+            guard let found = BitRate(parsing: text) else { throw Self.bad("RATE", text, "a rate such as 1gbit") }
+            rate = found
+        }
+        if let text = Self.value("VERIFY") {
+            let all: [String: Verification] = ["off": .off, "before": .before, "after": .after]
+            guard let found = all[text] else { throw Self.bad("VERIFY", text, "off, before or after") }
+            verification = found
+        }
+        addresses = (Self.value("ADDRESS") ?? "").split(separator: " ").map(String.init)
+        peer = Self.value("PEER")
+        stockHelper = Self.value("STOCK_HELPER") ?? stockHelper
+        protection = Self.value("PROTECTION") ?? protection
+        guard ["none", "sealed"].contains(protection) else { throw Self.bad("PROTECTION", protection, "sealed or none") }
+    }
+
+    /// Keys are read only when they are needed: what Xen's own helper does wants none.
+    func security() throws(TurntableError) -> LineSecurity {
+        protection == "none" ? .none : .sealed(try HostIdentity(directory: Self.value("KEYS") ?? "/etc/turntable"))
+    }
+
+    private static func value(_ name: String) -> String? {
+        guard let text = unsafe getenv("TURNTABLE_\(name)") else { return nil }
+        let value = unsafe String(cString: text)
+        return value.isEmpty ? nil : value
+    }
+
+    private static func bad(_ name: String, _ value: String, _ wanted: String) -> TurntableError {
+        TurntableError(.usage, "TURNTABLE_\(name)=\(value)", "it must be \(wanted)")
+    }
+}

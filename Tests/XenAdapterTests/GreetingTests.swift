@@ -1,0 +1,96 @@
+internal import Glibc
+internal import Testing
+internal import TurntableCore
+internal import TurntableLinux
+
+@testable internal import XenAdapter
+
+/// How two helpers find each other, and how either tells the other from Xen's own.
+struct GreetingTests {
+    static let greeting = StreamGreeting(token: Array(1...16), port: 4711, addresses: ["10.8.0.1", "fd00::1"])
+
+    @Test func aGreetingIsAStreamOfXensWithARecordToSkip() throws {
+        let bytes = Self.greeting.encoded()
+        #expect(bytes.count % 8 == 0)
+        #expect(bytes[0..<8].allSatisfy { $0 == 0xff })
+        #expect(Array(bytes[8..<12]) == Array("XENF".utf8))
+        #expect(bytes[12..<16].elementsEqual([0, 0, 0, 3]))
+        // Type of a PVH domain, pages of 4 KiB; then a record whose highest bit lets it be skipped.
+        #expect(bytes[24..<30].elementsEqual([2, 0, 0, 0, 12, 0]))
+        #expect(bytes[43] & 0x80 != 0)
+        let count = try #require(try StreamGreeting.recordBytes(after: Array(bytes.prefix(StreamGreeting.prefixBytes))))
+        #expect(StreamGreeting.prefixBytes + count == bytes.count)
+        #expect(try StreamGreeting(decoding: Array(bytes[StreamGreeting.prefixBytes...])) == Self.greeting)
+    }
+
+    @Test func aStreamOfXensIsLeftToXen() throws {
+        var bytes = Array(Self.greeting.encoded().prefix(StreamGreeting.prefixBytes))
+        bytes[40...43] = [0x11, 0, 0, 0]
+        #expect(try StreamGreeting.recordBytes(after: bytes) == nil)
+        #expect(try StreamGreeting.recordBytes(after: Array(bytes.prefix(20))) == nil)
+    }
+
+    @Test func aGreetingThatIsTooLongIsRefused() {
+        var bytes = Array(Self.greeting.encoded().prefix(StreamGreeting.prefixBytes))
+        bytes[44...47] = [0, 0, 0, 1]
+        #expect(throws: TurntableError.self) { try StreamGreeting.recordBytes(after: bytes) }
+    }
+
+    @Test func whatIsCutOrOfAnotherVersionIsRefused() {
+        let body = Array(Self.greeting.encoded()[StreamGreeting.prefixBytes...])
+        for count in [0, 7, 9, 20, 30] { #expect(throws: TurntableError.self) { try StreamGreeting(decoding: Array(body.prefix(count))) } }
+        var other = body
+        other[8] += 1
+        #expect(throws: TurntableError.self) { try StreamGreeting(decoding: other) }
+        #expect(throws: TurntableError.self) { try StreamGreeting.Answer(decoding: StreamGreeting.Answer(token: [1], port: 1).encoded()) }
+    }
+
+    /// Over a real pipe and a real socket: what is looked at is still there to be read.
+    @Test(arguments: [true, false]) func aGreetingIsHeardOnPipesAndSockets(isPipe: Bool) throws {
+        var ends: [Int32] = [0, 0]
+        if isPipe { #expect(pipe(&ends) == 0) } else { #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0) }
+        let (target, source) = (LibxlStream(descriptor: ends[0]), ends[1])
+        defer { close(ends[0]) }
+        // In two pieces, so that the first look finds too little.
+        let bytes = Self.greeting.encoded() + [42]
+        let thread = WorkerThread("source") {
+            _ = bytes.prefix(30).withUnsafeBytes { write(source, $0.baseAddress, $0.count) }
+            usleep(20_000)
+            _ = bytes.dropFirst(30).withUnsafeBytes { write(source, $0.baseAddress, $0.count) }
+            close(source)
+        }
+        defer { thread.join() }
+        let heard = try Meeting.isAwaited(on: target)
+        #expect(heard == Self.greeting)
+        #expect(try target.read(1, what: "the rest") == [42])
+        #expect(throws: TurntableError.self) { try target.read(1, what: "the end") }
+    }
+
+    @Test func twoHelpersMeet() throws {
+        var ends: [Int32] = [0, 0]
+        #expect(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        let (target, source) = (LibxlStream(descriptor: ends[0]), LibxlStream(descriptor: ends[1]))
+        let thread = WorkerThread("target") { try? Meeting.hearGreeting(on: target)?(1234) }
+        let address = try Meeting.greet(on: source, at: ["127.0.0.1"])
+        thread.join()
+        #expect(address == Address(host: "127.0.0.1", port: 1234))
+    }
+
+    @Test func whenTheOtherEndGoesNobodyIsWaitedFor() throws {
+        var ends: [Int32] = [0, 0]
+        #expect(pipe(&ends) == 0)
+        let source = LibxlStream(descriptor: ends[1])
+        let reader = ends[0]
+        let thread = WorkerThread("target") {
+            usleep(50_000)
+            close(reader)
+        }
+        let began = Clock.now
+        #expect(try Meeting.greet(on: source, at: ["127.0.0.1"]) == nil)
+        #expect(Clock.now - began < Limits.xenMeetingTime)
+        #expect(source.hasHungUp(within: .zero))
+        thread.join()
+        close(ends[1])
+    }
+}

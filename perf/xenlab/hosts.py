@@ -1,0 +1,183 @@
+"""A pair of real Xen hosts, a and b, under QEMU/TCG: Debian's Xen and dom0, joined by a line, and guests that move between them.
+
+    with XenPair() as (a, b):
+        set_line((a, b), delay_ms=87.5, rate="1gbit")
+        guest = Guest("web", memory_mib=192, dirty=8)
+        guest.create(a)
+        receive(b)
+        print(move(guest, a, b).outage_ms)
+
+A host is a machine of perf/lab: commands, results and the end of it all are as there. Times under TCG say little, ratios more.
+"""
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "lab"))
+from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share, swift_runtime  # noqa: E402
+
+CACHE = TREE / ".cache/xenlab"
+# Xen runs without these under TCG, and without erms and fsrm twice as fast: it emulates them one byte at a time.
+PROCESSOR = "max,-smap,-smep,-pku,-pks,-avx,-avx2,-mpx,-erms,-fsrm"
+HOST_MIB, DOM0_MIB = 1536, 640
+# eager-fpu: without it programs of dom0 crash now and then under TCG.
+XEN_OPTIONS = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 dom0=pv smap=0 smep=0 "
+               "spec-ctrl=no,eager-fpu=1 bootscrub=0 edid=no vga=keep cpufreq=none loglvl=warning guest_loglvl=warning")
+DOM0_OPTIONS = "console=hvc0 quiet panic=-1 mitigations=off audit=0 cryptomgr.notests tsc=reliable random.trust_cpu=on"
+STOCK_PORT, CLOCK_PORT = 8002, 7001
+GUEST_UP_SECONDS = 60
+MOVE_SECONDS = 120
+OUTAGE_INTERVAL_MS = 50
+# Of one frame more than what is on its way on the longest line with the smallest frames.
+LINE_QUEUE_FRAMES = 20000
+
+
+class XenHost(Machine):
+    def __init__(self, name, directory, index, netdev):
+        self.address = f"10.8.0.{index}"
+        swift = swift_runtime()
+        words = f"lab.name={name} lab.address={self.address}/24 lab.swift={swift}"
+        super().__init__(name, directory, [
+            "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(CACHE / "xen"), "-append", XEN_OPTIONS,
+            "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} {words},{CACHE}/dom0.cpio",
+            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), "-netdev", f"{netdev},id=line",
+            "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
+
+    def must(self, command, seconds=60):
+        """Runs a command that does not fail unless the laboratory does; what it says."""
+        outcome = self.run(command, seconds)
+        if outcome.code != 0:
+            raise LabError(f"host {self.name}: `{command}` ended with {outcome.code}:\n{outcome.output}")
+        return outcome.output
+
+    def domains(self):
+        """The names of the guests that it has, in whatever state; one that is gone, (null), is waited for until its memory is free."""
+        return self.must("""for try in $(seq 100); do xl list | grep -qF '(null)' || break; sleep 0.2; done
+            xl list | awk 'NR > 2 { print $1 }'""").split()
+
+    def troubles(self):
+        """What Xen and the kernel complained of."""
+        return self.run(
+            "xl dmesg | grep -vE '(Std\\.|Guest) Loglevel' | grep -iE 'fail|mismatch|crash|error|fatal|oops'; dmesg | grep -E 'traps:|segfault|BUG|Oops|Call Trace'").output
+
+
+def clock_error_us(a, b):
+    return abs(int(b.must(f"hostclock ask {a.address} {CLOCK_PORT}")))
+
+
+class XenPair(Machines):
+    """Host a has 10.8.0.1, b has 10.8.0.2. Their clocks are set together: a guest's time goes on by Xen's after a move."""
+
+    def __init__(self):
+        if not (CACHE / "dom0.cpio").exists():
+            raise LabError("there is no Xen in .cache/xenlab: run `make lab-xen`")
+
+        def make(place):
+            for name, index in (("a", 1), ("b", 2)):
+                directory = place / name
+                directory.mkdir()
+                yield XenHost(name, directory, index, line_netdev(place, index))
+        super().__init__(make)
+        try:
+            a, b = self.machines
+            a.must(f"setsid hostclock serve {CLOCK_PORT} &")
+            b.must(f"hostclock set {a.address} {CLOCK_PORT}")
+        except BaseException:
+            self.close()
+            raise
+
+
+def set_line(hosts, delay_ms=0, rate=None, loss="0%"):
+    """The line from now on: one way's delay, its rate as tc says it, and what it loses."""
+    words = [f"delay {delay_ms}ms limit {LINE_QUEUE_FRAMES}"] * bool(delay_ms) + [f"rate {rate}"] * bool(rate)
+    words += [f"loss {loss}"] * (loss != "0%")
+    command = f"tc qdisc replace dev lan0 root netem {' '.join(words)}" if words else "tc qdisc del dev lan0 root 2>/dev/null || true"
+    for host in hosts:
+        host.must(command)
+
+
+class Guest:
+    """The guest of perf/guest with `dirty` MB/s written over `working_set` MiB: it verifies its memory, and answers at `address`."""
+
+    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50"):
+        """Without an address it has no network, and with it no device whose rings dom0 writes."""
+        self.name, self.kind, self.address = name, kind, address
+        # tsc_mode and rdtscp: Xen would emulate both for a guest that it starts under TCG's unsteady clock.
+        options = {"pv": 'tsc_mode="native"', "pvh": 'type="pvh"\ntsc_mode="native"\ncpuid="host,rdtscp=0"'}[kind]
+        append = (f"console=hvc0 quiet panic=-1 mitigations=off tsc=reliable {'idle=halt ' if kind == 'pvh' else ''}"
+                  f"{f'tt.ip={address}/24 ' if address else ''}tt.dirty={dirty} tt.set={working_set} tt.period=1000 tt.run=\"probe search talk\"")
+        self.config = "\n".join([
+            f'name="{name}"', options, 'kernel="/guests/vmlinux"', 'ramdisk="/guests/demo.cpio"', f"memory={memory_mib}", "vcpus=1",
+            'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32"]' if address else "", f"extra='{append}'",
+            'on_crash="preserve"', ""])
+
+    def create(self, host):
+        host.must(f"printf %s {shlex.quote(self.config)} >/run/{self.name}.cfg; xl create -q /run/{self.name}.cfg")
+        self.wait_for(host, lambda line: "probe" in line, GUEST_UP_SECONDS)
+        self.wait_for(host, lambda line: line.get("search") == "progress", GUEST_UP_SECONDS)
+
+    def said(self, host):
+        """Every line that it said on that host, as objects; on arrival it is called NAME--incoming."""
+        lines = []
+        for name in (self.name, f"{self.name}--incoming"):
+            path = host.directory / f"share/consoles/guest-{name}.log"
+            if path.exists():
+                lines += path.read_text(errors="replace").splitlines()
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return [line for line in found if isinstance(line, dict)]
+
+    def console(self, host):
+        return "\n".join(path.read_text(errors="replace") for path in sorted((host.directory / "share/consoles").glob(f"guest-{self.name}*.log")))
+
+    def wait_for(self, host, condition, seconds, after=0):
+        """The first line from the `after`th on that fulfils the condition."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in self.said(host)[after:]:
+                if condition(line):
+                    return line
+            host.take(0.2)
+        raise LabError(f"guest {self.name} on host {host.name} did not say what it was waited for:\n{self.console(host)[-3000:]}")
+
+
+def receive(host, port=STOCK_PORT, environment=""):
+    """Lets a host take machines from a plain socket: the stream is the socket itself. What xl says goes to its results."""
+    host.must(f"{environment} setsid socat TCP-LISTEN:{port},fork,reuseaddr,nodelay "
+              f"EXEC:'xl migrate-receive',nofork </dev/null >/dev/null 2>>/lab/results/receive.log 3>&- &")
+
+
+class Move:
+    """One migration under an unmodified xl, and what was seen of it from outside."""
+
+    def __init__(self, outcome, seconds, outage, sent_bytes):
+        self.code, self.output, self.seconds = outcome.code, outcome.output, seconds
+        self.outage_ms, self.sent_bytes = outage.get("longest_outage_ms"), sent_bytes
+
+
+def migrate(guest, target, port=STOCK_PORT, environment=""):
+    """The command of xl's migration over that plain socket."""
+    return f"{environment} xl migrate -s '' {guest.name} 'exec socat -b 262144 - TCP:{target.address}:{port},nodelay'"
+
+
+def move(guest, source, target, port=STOCK_PORT, environment="", seconds=MOVE_SECONDS):
+    """Moves a guest, while the source's dom0 asks it for answers; three seconds more at the end."""
+    outcome = source.run(f"""
+        outage {guest.address} {OUTAGE_INTERVAL_MS} >/lab/results/outage &
+        sent() {{ cat /sys/class/net/lan0/statistics/tx_bytes; }}
+        now() {{ cut -d' ' -f1 /proc/uptime; }}
+        sleep 1; echo "$(now) $(sent)" >/lab/results/before
+        {migrate(guest, target, port, environment)}
+        code=$?
+        echo "$(now) $(sent)" >/lab/results/after
+        sleep 3; kill -TERM %1; wait; exit $code""", seconds)
+    (began, sent_before), (ended, sent_after) = (
+        map(float, (source.results / name).read_text().split()) for name in ("before", "after"))
+    return Move(outcome, ended - began, json.loads((source.results / "outage").read_text()), sent_after - sent_before)
