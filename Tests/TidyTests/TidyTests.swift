@@ -53,6 +53,9 @@ struct TidyTests {
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux"],
         "ControlShim": ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"],
+        // Calls the engine's program, and knows nothing of its inside.
+        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection"],
+        "turntable-orchestrator": ["TurntableCore", "TurntableLinux", "Protection", "Orchestration"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
