@@ -133,6 +133,10 @@ public enum Limits {
     public static let followPatience = Nanoseconds.seconds(30)
     /// What is kept of a migration's history.
     public static let migrationEvents = 64
+    /// What became of a migration is kept this long.
+    public static let migrationKeepTime = Nanoseconds.seconds(90 * 24 * 3600)
+    /// How often a master looks for what need not be kept.
+    public static let pruneTime = Nanoseconds.seconds(3600)
     /// Migrations of one domain that are under way at once.
     public static let activeMigrations = 1000
 }

@@ -136,7 +136,7 @@ class Stage(lab.Lab):
         return lab.wait_for(f"{name} at {site}", lambda: (vm := self.vm(name)) and vm["rightToRun"]["site"] == site and vm["state"] == "here" and vm, seconds)
 
     def migrate(self, target="target", name="m", api=None, expect=201, **members):
-        answer = (api or self.api).ask("POST", "/v1/migrations", {"vm": name, "target": target, **members})
+        answer = (api or self.api).ask("POST", "/v1/migrations", {"vm": name, "target": target, "downtimeMilliseconds": 1000, **members})
         assert answer.status == expect, (answer.status, answer.body)
         return answer.json
 

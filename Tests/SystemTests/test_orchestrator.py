@@ -15,6 +15,10 @@ from case import SystemTest
 from orchestra import API, Etcd, Stage, identifier
 
 
+# A guest that is being copied for a second and a half on a line of 24 Mb/s, and tells every four seconds that it works.
+SLOW = "mode=rate rate=1 len=4 check=1"
+
+
 class OrchestratorTest(SystemTest):
     def setUp(self):
         self.lab = Stage()
@@ -31,8 +35,8 @@ class OrchestratorTest(SystemTest):
     def start_machine(self, name="m", megabytes=64, append="mode=rate rate=5 len=16 check=1"):
         console = self.lab.directory / f"{name}.log"
         command = [
-            "qemu-system-x86_64", "-accel", "tcg", "-m", str(megabytes), "-nodefaults", "-display", "none", "-serial", f"file:{console}", "-kernel",
-            lab.PATTERN, "-append", append]
+            "qemu-system-x86_64", "-accel", "tcg", "-m", str(megabytes), "-nodefaults", "-display", "none", "-kernel", lab.PATTERN, "-append",
+            append, "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"]
         machine = lab.Machine(self.lab, "source", name)
         machine.console = console
         machine.program = self.lab.turntable("run", "--name", name, "--run-dir", self.lab.run_directory("source"), "--", *command)
@@ -108,19 +112,19 @@ class Moving(OrchestratorTest):
         self.assert_one_at("source")
 
     def test_a_line_is_not_given_twice(self):
-        self.begin(append="mode=rate rate=1 len=16 check=1")
+        self.begin(append=SLOW)
         self.start_machine("n")
         self.lab.wait_vm("source", "n")
-        put = self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["target", "source"], "bitsPerSecond": 50e6})
+        put = self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["target", "source"], "bitsPerSecond": 30e6})
         self.assertEqual(put.status, 201)
-        first = self.lab.migrate(bitsPerSecond=40e6)
+        first = self.lab.migrate(bitsPerSecond=24e6)
         self.lab.wait_migration(first["id"], lambda m: m["step"] == "move" and m.get("progress", {}).get("phase") == "copying")
-        self.assertEqual(self.lab.api.get("/v1/lines/west")["reserved"], {first["id"]: 40e6})
+        self.assertEqual(self.lab.api.get("/v1/lines/west")["reserved"], {first["id"]: 24e6})
         self.assertEqual(self.lab.api.get("/v1/vms/m")["links"]["line"], "/v1/lines/west")
         self.assertEqual(self.lab.api.ask("DELETE", "/v1/lines/west").status, 409)
         second = self.lab.wait_migration(self.lab.migrate(name="n", bitsPerSecond=20e6)["id"])
         self.assertEqual((second["state"], second["step"]), ("failed", "reserve"), second)
-        self.assertIn("20.0 Mb/s are wanted and 10.0 Mb/s of 50.0 Mb/s are free", second["problem"]["detail"])
+        self.assertIn("20.0 Mb/s are wanted and 6.0 Mb/s of 30.0 Mb/s are free", second["problem"]["detail"])
         end = self.lab.wait_migration(first["id"])
         self.assertEqual(end["state"], "completed", end)
         self.assert_one_at("source", "n")
@@ -140,8 +144,8 @@ class Moving(OrchestratorTest):
         self.assertEqual(self.lab.migrate("target", expect=409)["detail"], "it is at target already")
 
     def test_one_migration_of_a_machine_at_a_time(self):
-        self.begin(append="mode=rate rate=1 len=16 check=1")
-        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 40e6})
+        self.begin(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
         first = self.lab.migrate()
         problem = self.lab.migrate(expect=409)
         self.assertIn(first["id"], problem["detail"])
@@ -215,8 +219,8 @@ class Killed(OrchestratorTest):
 
     def kill_agent(self, side):
         """Its programs go on without it; started again it finds them."""
-        self.begin(append="mode=rate rate=1 len=16 check=1")
-        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 100e6})
+        self.begin(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
         name = self.lab.migrate()["id"]
         self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
         self.lab.kill(self.lab.agents[side])
@@ -230,8 +234,8 @@ class Killed(OrchestratorTest):
 
     def test_sender_and_receiver(self):
         """The engine's own processes: each is started again by its agent, and goes on."""
-        self.begin(append="mode=rate rate=1 len=16 check=1")
-        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 100e6})
+        self.begin(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
         name = self.lab.migrate()["id"]
         for command in (" send ", " receive "):
             self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
@@ -265,14 +269,14 @@ class SeveralOrchestrators(OrchestratorTest):
         self.etcd = Etcd(self.lab)
         self.begin(store=self.etcd.address, **details)
         self.lab.orchestrator("two", store=self.etcd.address)
-        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 60e6})
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
 
     def masters(self):
         return {name: each.api.get("/v1/status") for name, each in self.lab.orchestrators.items() if each.process.poll() is None}
 
     def test_the_master_dies(self):
         """The other one takes over in the middle of the copy; what it decides no third one decides again."""
-        self.begin_two(append="mode=rate rate=1 len=16 check=1")
+        self.begin_two(append=SLOW)
         known = lab.wait_for("a master", lambda: self.masters()["one"].get("master"))
         master, other = ("one", "two") if known == self.masters()["one"]["name"] else ("two", "one")
         name = self.lab.migrate(api=self.lab.orchestrators[other].api)["id"]
@@ -289,7 +293,7 @@ class SeveralOrchestrators(OrchestratorTest):
 
     def test_a_master_that_sleeps_is_deposed(self):
         """Stopped for longer than its lease it comes back with a term that nobody heeds, neither the store nor a site."""
-        self.begin_two(append="mode=rate rate=1 len=16 check=1")
+        self.begin_two(append=SLOW)
         known = lab.wait_for("a master", lambda: self.masters()["one"].get("master"))
         master, other = ("one", "two") if known == self.masters()["one"]["name"] else ("two", "one")
         api = self.lab.orchestrators[other].api
@@ -306,7 +310,7 @@ class SeveralOrchestrators(OrchestratorTest):
         self.assert_one_at("target")
 
     def test_etcd_is_gone_for_a_while(self):
-        self.begin_two(append="mode=rate rate=1 len=16 check=1")
+        self.begin_two(append=SLOW)
         name = self.lab.migrate()["id"]
         self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
         self.lab.kill(self.etcd.program)
@@ -351,13 +355,14 @@ class Asking(OrchestratorTest):
 
     def test_the_description_is_true(self):
         """schemathesis asks for what docs/openapi.yaml describes, and for what it does not."""
-        if not shutil.which("schemathesis"):
-            self.skipTest("there is no schemathesis (pip install schemathesis)")
+        program = lab.TREE / ".cache/python/bin/schemathesis"
+        if not program.exists():
+            self.skipTest("there is no schemathesis (perf/schemathesis)")
         self.begin()
         self.lab.wait_migration(self.lab.migrate()["id"])
         keys = self.lab.keys("third")
         done = subprocess.run(
-            ["schemathesis", "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", lab.TREE / "docs/openapi.yaml", "--url", f"https://127.0.0.1:{self.lab.orchestrators['one'].port}",
+            [program, "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", lab.TREE / "docs/openapi.yaml", "--url", f"https://127.0.0.1:{self.lab.orchestrators['one'].port}",
                 "--tls-verify", keys / "authority.pem", "--request-cert", keys / "host.pem", "--request-cert-key", keys / "host.key", "--max-examples", "20",
                 "--seed", "2005", "--no-color", "--phases", "examples,coverage,fuzzing"],
             capture_output=True, text=True, cwd=self.lab.directory, timeout=240)

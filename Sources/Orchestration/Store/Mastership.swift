@@ -25,6 +25,7 @@ struct Mastership: Sendable {
     func run(_ work: @escaping @Sendable (Term) async -> Void) async {
         while !Task.isCancelled {
             do { try await stand(work) } catch {
+                if Task.isCancelled { return }
                 log.warning("not master: \(error)")
                 try? await Task.sleep(for: .seconds(1))
             }

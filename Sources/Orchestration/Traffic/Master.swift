@@ -16,6 +16,7 @@ struct Master: Sendable {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await carryOn() }
             group.addTask { await watchSites() }
+            group.addTask { await prune() }
             await group.waitForAll()
         }
     }
@@ -76,6 +77,20 @@ struct Master: Sendable {
                 await Saga(id: entry.name, master: self).run()
                 await running.remove(entry.name)
             }
+        }
+    }
+
+    /// Forgets migrations that ended long ago.
+    private func prune() async {
+        while !Task.isCancelled {
+            let last = Date.now - Limits.migrationKeepTime.seconds
+            for migration in (try? await store.loadAll("migrations/", MigrationRecord.self)) ?? [] {
+                guard let ended = migration.record.ended, ended < last else { continue }
+                let record = migration.record
+                _ = try? await store.commit(
+                    [term.condition, migration.condition], [.delete(migration.key), .delete(Key.ofVM(record.request.vm, record.id))])
+            }
+            try? await Task.sleep(for: .nanoseconds(Limits.pruneTime.value))
         }
     }
 
