@@ -31,7 +31,8 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 let package = Package(
     name: "turntable",
     products: [
-        .executable(name: "turntable", targets: ["turntable"])
+        .executable(name: "turntable", targets: ["turntable"]),
+        .executable(name: "turntable-orchestrator", targets: ["turntable-orchestrator"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -41,6 +42,12 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        // The orchestrator's only: `turntable` and its tests build without them.
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         .target(
@@ -98,6 +105,20 @@ let package = Package(
                 argumentParser,
             ],
             swiftSettings: strict),
+        library(
+            "Orchestration",
+            [
+                "TurntableCore", "TurntableLinux", "Protection",
+                .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdTLS", package: "hummingbird"), .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "HTTPTypes", package: "swift-http-types"), .product(name: "X509", package: "swift-certificates"), asn1, crypto,
+            ]),
+        .executableTarget(
+            name: "turntable-orchestrator",
+            dependencies: ["Orchestration", "Protection", "TurntableCore", "TurntableLinux", argumentParser, .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict),
         .executableTarget(
             name: "turntable-lightpath", dependencies: ["CTurntableLinux", argumentParser], path: "perf/lightpath",
             exclude: ["README.md", "check"], swiftSettings: strict),
@@ -123,6 +144,13 @@ let package = Package(
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
         tests("XenAdapterTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "XenAdapter"]),
         tests("ProtectionTests", ["TestSupport", "TurntableCore", "WireFormat", "Protection", crypto]),
+        tests(
+            "OrchestrationTests",
+            [
+                "TestSupport", "TurntableCore", "TurntableLinux", "Orchestration", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),
         tests("BlockDeltaTests", ["TestSupport", "TurntableCore", "TurntableLinux", "BlockDelta"]),

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,3 +38,5 @@ static int wait_for(int pid, int options) {
 }
 int tt_wait(int pid) { return wait_for(pid, 0); }
 int tt_try_wait(int pid) { return wait_for(pid, WNOHANG); }
+
+int tt_spawn_close_from(void *file_actions, int first) { return -posix_spawn_file_actions_addclosefrom_np(file_actions, first); }

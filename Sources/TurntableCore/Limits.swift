@@ -137,4 +137,46 @@ public enum Limits {
     public static let xenAddresses = 16
     /// A text that the helper gives to libxl's log.
     public static let xenLogBytes = 1024
+
+    /// Bytes of a value in an orchestrator's store, and of a body that its API takes.
+    public static let storedBytes = 64 << 10
+    /// Entries that one request to a store, or to the API, lists.
+    public static let listEntries = 1000
+    /// Changes that one watcher of a store has not read yet; one that is slower must begin anew.
+    public static let watchedChanges = 4096
+    /// A store answers within this time.
+    public static let storeTime = Nanoseconds.seconds(5)
+    /// An orchestrator that does not renew it for this long is master no longer.
+    public static let masterTime = Nanoseconds.seconds(6)
+    /// A site's agent answers within this time.
+    public static let agentTime = Nanoseconds.seconds(10)
+    /// How often the master asks sites how they stand, and a moving machine's source how far it is.
+    public static let sitePollTime = Nanoseconds.seconds(1)
+    public static let movePollTime = Nanoseconds.milliseconds(250)
+    /// A site that did not answer for this long is shown as not reachable.
+    public static let siteStateTime = Nanoseconds.seconds(10)
+    /// Before a machine moves, a site that does not answer is asked again for this long; then the migration is undone.
+    public static let agentPatience = Nanoseconds.seconds(30)
+    /// Between two attempts to reach a site.
+    public static let agentRetryTime = Nanoseconds.seconds(1)
+    /// What is held at a site is kept this long after the orchestrator last asked for it.
+    public static let slotTime = Nanoseconds.seconds(120)
+    /// What became of a migration is remembered at its sites for this long: more than any request is late.
+    public static let endedMoveTime = Nanoseconds.seconds(24 * 3600)
+    /// A command of `turntable` that an agent waits for ends within this time.
+    public static let agentCommandTime = Nanoseconds.seconds(30)
+    /// How often an agent looks after a program that it started.
+    public static let agentPollTime = Nanoseconds.milliseconds(100)
+    /// Who follows a migration hears something this often, whether or not it changed.
+    public static let eventPulseTime = Nanoseconds.seconds(10)
+    /// Who follows a migration bears it this long that no orchestrator answers.
+    public static let followPatience = Nanoseconds.seconds(30)
+    /// What is kept of a migration's history.
+    public static let migrationEvents = 64
+    /// What became of a migration is kept this long.
+    public static let migrationKeepTime = Nanoseconds.seconds(90 * 24 * 3600)
+    /// How often a master looks for what need not be kept.
+    public static let pruneTime = Nanoseconds.seconds(3600)
+    /// Migrations of one domain that are under way at once.
+    public static let activeMigrations = 1000
 }

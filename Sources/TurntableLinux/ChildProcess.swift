@@ -38,6 +38,8 @@ public struct ChildProcess: ~Copyable {
             unsafe posix_spawn_file_actions_adddup2(&actions, output, 2)
             flags |= Int32(tt_spawn_new_session)
         }
+        // Not every library marks its descriptors close-on-exec, and a listening socket in a child outlives its owner.
+        if output != nil, inherited.isEmpty { unsafe tt_spawn_close_from(&actions, 3) }
         if let channel {
             for standard in [Int32(0), 1] { unsafe posix_spawn_file_actions_adddup2(&actions, channel, standard) }
             flags |= Int32(tt_spawn_new_session)
@@ -65,7 +67,17 @@ public struct ChildProcess: ~Copyable {
         return code < 0 ? nil : code
     }
 
+    /// Takes the exit code of a child that has ended, so that nothing of it remains; nothing if it is no child or runs.
+    public static func reap(_ identifier: Int32) { _ = tt_try_wait(identifier) }
+
     public borrowing func kill() { Glibc.kill(identifier, SIGKILL) }
+}
+
+/// Becomes another program; returns only if that fails.
+public func becomeProgram(_ arguments: [String]) throws(TurntableError) {
+    // The pointers live until execv returns, which it does only to report an error.
+    let result = unsafe withCStrings(arguments) { argv in unsafe execv(argv[0]!, argv) }
+    try checked(result, "starting \(arguments[0])", remedy: "check that it is installed beside this program")
 }
 
 /// A value of this process's environment.

@@ -11,6 +11,14 @@ public enum ProcessTable {
         return UInt64(fields[19])
     }
 
+    /// The process whose standard output goes to a file: who it was is known as long as the file's name is.
+    public static func process(writingTo path: String) -> Int32? {
+        let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return entries.lazy.compactMap { Int32($0) }.first {
+            startTime(of: $0) != nil && (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\($0)/fd/1")) == path
+        }
+    }
+
     /// A memory file of ours that another process has open.
     public struct OpenMemoryFile: Sendable {
         public var name: String

@@ -28,10 +28,12 @@ struct StatusCommand: ParsableCommand {
                 "interrupted"
             } else if record.isIncoming { "incoming" } else { "here" }
         if json {
+            let command = try? QEMUCommandLine(record.arguments)
             print(
                 jsonLine([
                     "machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)),
                     "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? ""),
+                    "memoryBytes": .number(Double(command?.memory.value ?? 0)), "processors": .number(Double(command?.processors ?? 0)),
                 ]))
         } else {
             let remedy =

@@ -25,6 +25,12 @@ struct CommandLineTests {
     @Test(arguments: ["-m x", "-m 0", "-m -1G", "-m 1001B", "-m"])
     func whatIsNoSizeIsRefused(line: String) { #expect(failure { () throws(TurntableError) in try parse(line) }?.kind == .usage) }
 
+    @Test(arguments: [
+        ([], 1), (["-smp", "4"], 4), (["-smp", "cpus=6,maxcpus=8"], 6), (["-smp", "sockets=2,cores=3,threads=2"], 12), (["-smp", "x"], 1),
+    ] as [([String], Int)]) func processorsAreCounted(_ more: [String], _ count: Int) throws {
+        #expect(try QEMUCommandLine(["qemu-system-x86_64"] + more).processors == count)
+    }
+
     @Test func mainMemoryIsAdded() throws {
         let rewritten = try parse("-m 1G -S").rewritten(
             descriptors: [QEMUCommandLine.mainMemoryName: 9], monitor: "/run/a,b/qmp.sock", incoming: false)

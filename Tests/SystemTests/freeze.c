@@ -4,7 +4,8 @@
 //
 // The whole process is then stopped as by SIGSTOP; `within` is when the first half has been written, and needs a caller that
 // writes the rest. A write is a line to QEMU's monitor, a record of the journal, a control message, device state, or an event on
-// standard output; only the first bytes of each are looked at, which is where those say what they are.
+// standard output; only the first bytes of each are looked at, which is where those say what they are. Of a write to a place in a
+// file, such as a page of an orchestrator's store, all is looked at.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,7 +27,7 @@ static int is_armed;
 __attribute__((constructor)) static void arm(void) {
     char word[8], hexadecimal[2 * sizeof wanted + 1];
     const char *order = getenv("TURNTABLE_FREEZE");
-    if (!order || strcmp(program_invocation_short_name, "turntable") != 0) return;
+    if (!order || strncmp(program_invocation_short_name, "turntable", 9) != 0) return;
     if (sscanf(order, "%7s %128s", word, hexadecimal) != 2) abort();
     for (const char *digit = hexadecimal; digit[0] && digit[1]; digit += 2) {
         unsigned value;
@@ -41,14 +42,14 @@ __attribute__((constructor)) static void arm(void) {
 
 static int is_wanted(const void *bytes, size_t length) {
     if (!__atomic_load_n(&is_armed, __ATOMIC_RELAXED)) return 0;
-    if (!memmem(bytes, length < looked_at ? length : looked_at, wanted, wanted_length)) return 0;
+    if (!memmem(bytes, length, wanted, wanted_length)) return 0;
     return __atomic_exchange_n(&is_armed, 0, __ATOMIC_SEQ_CST);
 }
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-#define STOPPING(call, bytes, length)                        \
-    int is_here = is_wanted(bytes, length);                  \
+#define STOPPING(call, bytes, length, looked)                \
+    int is_here = is_wanted(bytes, looked);                  \
     if (is_here && when == before) raise(SIGSTOP);           \
     if (is_here && when == within) length = (length + 1) / 2; \
     ssize_t result = call;                                   \
@@ -57,8 +58,14 @@ static int is_wanted(const void *bytes, size_t length) {
     errno = error;                                           \
     return result
 
-ssize_t write(int fd, const void *bytes, size_t length) { STOPPING(NEXT(write)(fd, bytes, length), bytes, length); }
+static size_t head(size_t length) { return length < looked_at ? length : looked_at; }
+
+ssize_t write(int fd, const void *bytes, size_t length) { STOPPING(NEXT(write)(fd, bytes, length), bytes, length, head(length)); }
 
 ssize_t send(int fd, const void *bytes, size_t length, int flags) {
-    STOPPING(NEXT(send)(fd, bytes, length, flags), bytes, length);
+    STOPPING(NEXT(send)(fd, bytes, length, flags), bytes, length, head(length));
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t place) {
+    STOPPING(NEXT(pwrite64)(fd, bytes, length, place), bytes, length, length);
 }

@@ -39,7 +39,7 @@ def keys():
     directory = Path(tempfile.mkdtemp(prefix="tt-keys-", dir="/tmp"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     run(TURNTABLE, "keys", "authority", "--in", directory / "authority")
-    for side, *addresses in (("source", "10.5.0.1"), ("target", "127.0.0.1", "10.5.0.2"), ("third", "127.0.0.1")):
+    for side, *addresses in (("source", "127.0.0.1", "10.5.0.1"), ("target", "127.0.0.1", "10.5.0.2"), ("third", "127.0.0.1")):
         more = [word for address in addresses for word in ("--address", address)]
         run(TURNTABLE, "keys", "host", f"{side}.test", "--authority", directory / "authority", "--in", directory / side, *more)
     return directory

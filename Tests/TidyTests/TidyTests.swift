@@ -57,6 +57,9 @@ struct TidyTests {
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
             "CTurntableXen",
         ],
+        // Calls the engine's program, and knows nothing of its inside.
+        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection"],
+        "turntable-orchestrator": ["TurntableCore", "TurntableLinux", "Protection", "Orchestration"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",

@@ -7,6 +7,9 @@
 // POSIX_SPAWN_SETSID, which glibc shows to GNU sources only.
 enum { tt_spawn_new_session = 0x80 };
 
+// posix_spawn_file_actions_addclosefrom_np, which glibc (2.34) shows to GNU sources only: the child keeps no descriptor from
+// `first` on. 0 or -errno.
+int tt_spawn_close_from(void *file_actions, int first);
 int tt_open(const char *path, int flags, unsigned mode);
 // A descriptor that polls readable when the process ends (pidfd_open, Linux 5.3), or -errno.
 int tt_process_descriptor(int pid);

@@ -17,6 +17,8 @@ public struct QEMUCommandLine: Sendable, Equatable {
     public private(set) var regions: [Region] = []
     /// What the operator called the machine with -name.
     public private(set) var guestName: String?
+    /// How many processors the machine has: -smp.
+    public private(set) var processors = 1
     private var backendArguments: [Int: String] = [:]
     private var addsMainMemory = false
 
@@ -43,6 +45,9 @@ public struct QEMUCommandLine: Sendable, Equatable {
             switch option {
             case "m":
                 mainMemory = try Self.parseMemory(value)
+                index += 1
+            case "smp":
+                processors = Self.parseProcessors(value)
                 index += 1
             case "object":
                 index += 1
@@ -89,6 +94,9 @@ public struct QEMUCommandLine: Sendable, Equatable {
             throw Self.usage("\(regions.count) memory backends, the limit is \(Limits.regions)", remedy: "use fewer")
         }
     }
+
+    /// All of its memory.
+    public var memory: ByteCount { ByteCount(regions.reduce(0) { $0 + $1.bytes }) }
 
     /// The arguments to start the emulator with, given the inherited descriptor of each region's memory file.
     public func rewritten(descriptors: [String: Int32], monitor: String, incoming: Bool) -> [String] {
@@ -155,6 +163,14 @@ public struct QEMUCommandLine: Sendable, Equatable {
             throw usage("-m \(text) is no memory size", remedy: "write -m 512M")
         }
         return bytes
+    }
+
+    /// `4`, `cpus=4`, or what the topology makes; QEMU itself complains of what is wrong.
+    private static func parseProcessors(_ text: String) -> Int {
+        let items = properties(text)
+        if let count = items.first(where: { $0.key == "cpus" || $0.key.isEmpty }).flatMap({ Int($0.value) }) { return max(1, count) }
+        let factors = items.filter { ["sockets", "dies", "clusters", "cores", "threads"].contains($0.key) }.compactMap { Int($0.value) }
+        return factors.reduce(1) { max(1, $0.multipliedReportingOverflow(by: $1).partialValue) }
     }
 
     private static func parseBackend(_ text: String) throws(TurntableError) -> Region? {

@@ -1,0 +1,57 @@
+internal import Foundation
+internal import HTTPTypes
+internal import Hummingbird
+internal import TurntableCore
+
+/// The agent's side of AgentMessages.swift.
+struct AgentAPI: Sendable {
+    let agent: SiteAgent
+    /// Who may ask, by the names in their certificates.
+    let orchestrators: Set<String>
+
+    func routes() -> Routes {
+        var routes = Routes()
+        routes.add("/v1/site", (.get, { request, context in
+            _ = try await admitted(request, context)
+            return try .json(try await agent.site())
+        }))
+        routes.add("/v1/slots/:migration", (.put, { request, context in
+            let id = try await admitted(request, context)
+            return try .json(try await agent.hold(id, try await request.json(SlotRequest.self)))
+        }), (.delete, { request, context in
+            try .json(try await agent.release(try await admitted(request, context)))
+        }))
+        routes.add("/v1/slots/:migration/receiver", (.put, { request, context in
+            try .json(try await agent.receive(try await admitted(request, context)))
+        }))
+        routes.add("/v1/moves/:migration", (.put, { request, context in
+            let id = try await admitted(request, context)
+            let move = try await request.json(MoveRequest.self)
+            do throws(TurntableError) { try MachineName.check(move.machine) } catch { throw Problem(.badRequest, "body", "machine", error.why) }
+            return try .json(try await agent.move(id, move))
+        }), (.get, { request, context in
+            let move: Move = try await agent.move(try await admitted(request, context))
+            return try .json(move)
+        }), (.delete, { request, context in
+            try .json(try await agent.withdraw(try await admitted(request, context)))
+        }))
+        return routes
+    }
+
+    /// The migration that an orchestrator asks about, if it may and is the master; empty if none is named.
+    private func admitted(_ request: Request, _ context: Context) async throws -> String {
+        guard orchestrators.contains(context.peer) else {
+            throw Problem(
+                .forbidden, "forbidden", "asking this site", "\(context.peer) is no orchestrator of it",
+                remedy: "start the agent with --orchestrator \(context.peer)")
+        }
+        guard let text = request.headers[.init(TermHeader.name)!], let term = TermHeader.parse(text) else {
+            throw Problem(.badRequest, "term", "asking this site", "no domain and term are named", remedy: "send \(TermHeader.name): <domain> <term>")
+        }
+        try await agent.heed(term.domain, term.number)
+        guard let id = context.parameters.get("migration") else { return "" }
+        // It is part of paths.
+        guard Admission.isIdentifier(id) else { throw Problem.notFound("migration \(id.prefix(80))") }
+        return id
+    }
+}

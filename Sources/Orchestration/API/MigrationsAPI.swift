@@ -1,0 +1,159 @@
+internal import Foundation
+internal import HTTPTypes
+internal import Hummingbird
+internal import NIOCore
+internal import TurntableCore
+
+/// Migrations: asked for, shown, followed, cancelled. What is decided about one is decided by its saga.
+struct MigrationsAPI: Sendable {
+    let api: OrchestratorAPI
+    private var store: any Store { api.store }
+
+    private func load(_ context: Context) async throws -> Stored<MigrationRecord> {
+        let id = try context.parameters.require("migration")
+        guard Admission.isIdentifier(id), let migration: Stored<MigrationRecord> = try await store.load(Key.migration(id)) else {
+            throw Problem.notFound("migration \(id.prefix(80))")
+        }
+        return migration
+    }
+
+    private func resource(_ record: MigrationRecord) async throws -> MigrationResource {
+        let progress: Stored<MoveProgress>? = record.state.isOver ? nil : try await store.load(Key.progress(record.id))
+        return MigrationResource(record, progress?.record)
+    }
+
+    @Sendable func show(_ request: Request, _ context: Context) async throws -> Response {
+        try .json(try await resource(try await load(context).record))
+    }
+
+    /// All, or those of one machine, or those that are not over: a page of the first two may then have fewer than it could.
+    @Sendable func list(_ request: Request, _ context: Context) async throws -> Response {
+        let parameters = request.uri.queryParameters
+        var prefix = "migrations/"
+        var query = ""
+        if let vm = parameters["vm"].map(String.init) {
+            guard (try? MachineName.check(vm)) != nil else { throw Problem(.badRequest, "query", "vm", "it is no name of a machine") }
+            prefix = "by-vm/\(vm)/"
+            query = "&vm=\(vm)"
+        }
+        let active = parameters["active"].map(String.init)
+        if let active {
+            guard active == "true" else { throw Problem(.badRequest, "query", "active", "it can only be true") }
+            if query.isEmpty { prefix = "active/" }
+            query += "&active=true"
+        }
+        let (entries, after) = try await api.page(request, prefix)
+        var items: [MigrationResource] = []
+        for entry in entries {
+            guard let migration: Stored<MigrationRecord> = try await store.load(Key.migration(entry.name)),
+                active == nil || !migration.record.state.isOver
+            else { continue }
+            items.append(try await resource(migration.record))
+        }
+        return try .json(Page(items: items, next: after.map { "/v1/migrations?after=\($0)\(query)" }))
+    }
+
+    // MARK: - Asking for one
+
+    @Sendable func create(_ request: Request, _ context: Context) async throws -> Response {
+        var wanted = try await request.json(MigrationRequest.self)
+        try Admission.check(wanted)
+        try api.demandOperator(context, "moving \(wanted.vm)")
+        wanted.id = wanted.id ?? UUID().uuidString.lowercased()
+        while true {
+            if let answer = try await admit(wanted, context.peer) { return answer }
+        }
+    }
+
+    /// One attempt; nil if something changed meanwhile.
+    private func admit(_ request: MigrationRequest, _ peer: String) async throws -> Response? {
+        let id = request.id ?? ""
+        if let known: Stored<MigrationRecord> = try await store.load(Key.migration(id)) {
+            guard known.record.request == request else {
+                throw Problem(.conflict, "refused", "migration \(id)", "there is another of that name", remedy: "choose a new id")
+            }
+            return try .json(try await resource(known.record))
+        }
+        guard var vm: Stored<VMRecord> = try await store.load(Key.vm(request.vm)) else { throw Problem.notFound("machine \(request.vm)") }
+        guard let site = try await store.read(Key.site(request.target)) else { throw Problem.notFound("site \(request.target)") }
+        guard try await store.list("active/", after: nil, atMost: Limits.activeMigrations).count < Limits.activeMigrations else {
+            throw Problem(.serviceUnavailable, "busy", "moving \(request.vm)", "\(Limits.activeMigrations) migrations are under way", remedy: "ask again later")
+        }
+        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .hold)
+        record.note("\(peer) asked to move \(request.vm) to \(request.target)")
+        // The site stays as long as a migration to it is under way.
+        var conditions: [Condition] = [.absent(Key.migration(id)), .unchanged(site.key, site.revision)]
+        var writes: [Write] = [.put(Key.ofVM(request.vm, id), Data()), .put(Key.active(id), Data())]
+        if request.startAt ?? .distantPast <= .now {
+            try Admission.check(request, vm.record)
+            if let other = vm.record.migration {
+                throw Problem(.conflict, "busy", "moving \(request.vm)", "migration \(other) moves it", remedy: "wait for its end, or cancel it")
+            }
+            record.begin(vm.record)
+            vm.record.migration = id
+            conditions.append(vm.condition)
+            writes.append(try vm.write())
+        }
+        writes.append(.put(Key.migration(id), try JSON.encode(record)))
+        guard try await store.commit(conditions, writes) != nil else { return nil }
+        return try .json(MigrationResource(record, nil), status: .created, headers: [.location: "/v1/migrations/\(id)"])
+    }
+
+    // MARK: - Cancelling one
+
+    @Sendable func cancel(_ request: Request, _ context: Context) async throws -> Response {
+        try api.demandOperator(context, "cancelling a migration")
+        while true {
+            var migration = try await load(context)
+            guard !migration.record.state.isOver else {
+                if migration.record.state == .cancelled { return try .json(try await resource(migration.record)) }
+                throw Problem(.conflict, "over", "cancelling migration \(migration.record.id)", "it is \(migration.record.state.rawValue)")
+            }
+            if !migration.record.cancelRequested {
+                migration.record.cancelRequested = true
+                migration.record.note("\(context.peer) cancels it")
+                guard try await store.commit([migration.condition], [migration.write()]) != nil else { continue }
+            }
+            return try .json(try await resource(migration.record), status: .accepted)
+        }
+    }
+
+    // MARK: - Following one
+
+    /// Server-sent events: the migration as it is, and again each time that it changes, until it is over.
+    @Sendable func events(_ request: Request, _ context: Context) async throws -> Response {
+        let migration = try await load(context)
+        let id = migration.record.id
+        let watches = [try await store.watch(Key.migration(id)), try await store.watch(Key.progress(id))]
+        let body = ResponseBody { writer in
+            let (signals, signal) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
+            let tasks =
+                watches.map { watch in
+                    Task {
+                        for await _ in Watched(watch) { signal.yield() }
+                        signal.finish()
+                    }
+                } + [
+                    Task {
+                        while !Task.isCancelled {
+                            try? await Task.sleep(for: .nanoseconds(Limits.eventPulseTime.value))
+                            signal.yield()
+                        }
+                    }
+                ]
+            defer { for task in tasks { task.cancel() } }
+            var last = Data()
+            var iterator = signals.makeAsyncIterator()
+            repeat {
+                guard let now: Stored<MigrationRecord> = try await store.load(Key.migration(id)) else { break }
+                let data = try JSON.encode(try await resource(now.record))
+                let text = data == last ? ":\n\n" : "id: \(now.revision)\nevent: migration\ndata: \(String(decoding: data, as: UTF8.self))\n\n"
+                last = data
+                try await writer.write(ByteBuffer(string: text))
+                if now.record.state.isOver { break }
+            } while await iterator.next() != nil
+            try await writer.finish(nil)
+        }
+        return Response(status: .ok, headers: [.contentType: "text/event-stream", .cacheControl: "no-store"], body: body)
+    }
+}

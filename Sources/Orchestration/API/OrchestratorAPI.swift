@@ -1,0 +1,204 @@
+// The orchestrator's API, described by docs/openapi.yaml. Any orchestrator of a domain answers: all it reads and writes is in the
+// store. Reading is for whoever has a certificate; changing is for operators.
+
+internal import Foundation
+internal import HTTPTypes
+internal import Hummingbird
+internal import TurntableCore
+
+struct OrchestratorAPI: Sendable {
+    let store: any Store
+    let domain: String
+    let name: String
+    let operators: Set<String>
+
+    func routes() -> Routes {
+        var routes = Routes()
+        routes.add("/v1/status", (.get, status))
+        routes.add("/v1/sites", (.get, listSites))
+        routes.add("/v1/sites/:site", (.get, showSite), (.put, putSite), (.delete, deleteSite))
+        routes.add("/v1/lines", (.get, listLines))
+        routes.add("/v1/lines/:line", (.get, showLine), (.put, putLine), (.delete, deleteLine))
+        routes.add("/v1/vms", (.get, listVMs))
+        routes.add("/v1/vms/:vm", (.get, showVM))
+        let migrations = MigrationsAPI(api: self)
+        routes.add("/v1/migrations", (.get, migrations.list), (.post, migrations.create))
+        routes.add("/v1/migrations/:migration", (.get, migrations.show))
+        routes.add("/v1/migrations/:migration/cancel", (.post, migrations.cancel))
+        routes.add("/v1/migrations/:migration/events", (.get, migrations.events))
+        return routes
+    }
+
+    // MARK: - Who asks, and for which part of a list
+
+    func demandOperator(_ context: Context, _ what: String) throws {
+        guard operators.contains(context.peer) else {
+            throw Problem(
+                .forbidden, "forbidden", what, "\(context.peer) is no operator of \(domain)",
+                remedy: "start the orchestrators with --operator \(context.peer), or ask as one who is")
+        }
+    }
+
+    func page(_ request: Request, _ prefix: String) async throws -> (entries: [Entry], next: String?) {
+        let parameters = request.uri.queryParameters
+        for name in parameters.map(\.key) where !["limit", "after", "vm", "active"].contains(String(name)) {
+            throw Problem(.badRequest, "query", String(name.prefix(80)), "there is no such parameter")
+        }
+        let limitText = parameters["limit"].map(String.init) ?? "100"
+        guard let limit = Int(limitText), (1...Limits.listEntries).contains(limit) else {
+            throw Problem(.badRequest, "query", "limit", "it is \(limitText.prefix(80)), and must be 1 to \(Limits.listEntries)")
+        }
+        let after = parameters["after"].map(String.init)
+        if let after, (try? MachineName.check(after)) == nil { throw Problem(.badRequest, "query", "after", "it is none that a list gave") }
+        let entries = try await store.list(prefix, after: after.map { prefix + $0 }, atMost: limit)
+        return (entries, entries.count == limit ? entries.last?.name : nil)
+    }
+
+    private func next(_ path: String, _ after: String?) -> String? { after.map { "\(path)?after=\($0)" } }
+
+    @Sendable private func status(_ request: Request, _ context: Context) async throws -> Response {
+        let master = try await store.read(Term.key).map { String(decoding: $0.value, as: UTF8.self) }
+        return try .json(
+            StatusResource(domain: domain, name: name, master: master, you: context.peer, mayChange: operators.contains(context.peer)))
+    }
+
+    /// Puts, and gives 201 if it is new.
+    private func put<Record: Codable & Equatable & Sendable>(
+        _ key: String, _ change: (Record?) throws -> Record, _ show: (Record) throws -> any Encodable
+    ) async throws -> Response {
+        while true {
+            let known: Stored<Record>? = try await store.load(key)
+            let stored = Stored(key: key, record: try change(known?.record), revision: known?.revision ?? 0)
+            if stored != known, try await store.commit([stored.condition], [stored.write()]) == nil { continue }
+            return try .json(show(stored.record), status: known == nil ? .created : .ok)
+        }
+    }
+
+    private func activeMigrations() async throws -> [MigrationRecord] {
+        var all: [MigrationRecord] = []
+        for entry in try await store.list("active/") {
+            if let migration: Stored<MigrationRecord> = try await store.load(Key.migration(entry.name)) { all.append(migration.record) }
+        }
+        return all
+    }
+
+    // MARK: - Sites
+
+    private func resource(_ entry: Entry) async throws -> SiteResource {
+        let state: Stored<SiteState>? = try await store.load(Key.siteState(entry.name))
+        return SiteResource(entry.name, try entry.stored(SiteRecord.self).record, state?.record)
+    }
+
+    @Sendable private func listSites(_ request: Request, _ context: Context) async throws -> Response {
+        let (entries, after) = try await page(request, "sites/")
+        var items: [SiteResource] = []
+        for entry in entries { items.append(try await resource(entry)) }
+        return try .json(Page(items: items, next: next("/v1/sites", after)))
+    }
+
+    @Sendable private func showSite(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("site")
+        guard let entry = try await store.read(Key.site(name)) else { throw Problem.notFound("site \(name)") }
+        return try .json(try await resource(entry))
+    }
+
+    @Sendable private func putSite(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("site")
+        try demandOperator(context, "describing site \(name)")
+        let record = try await request.json(SiteRecord.self)
+        guard let url = URLComponents(string: record.agent), url.scheme == "https", let host = url.host, !host.isEmpty, url.path.isEmpty,
+            url.query == nil, url.fragment == nil, url.user == nil, record.agent.utf8.count <= 300
+        else { throw Problem(.badRequest, "body", "agent", "it is no https://host:port") }
+        return try await put(Key.site(name), { (_: SiteRecord?) in record }, { SiteResource(name, $0, nil) })
+    }
+
+    @Sendable private func deleteSite(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("site")
+        try demandOperator(context, "removing site \(name)")
+        guard let entry = try await store.read(Key.site(name)) else { throw Problem.notFound("site \(name)") }
+        if let migration = try await activeMigrations().first(where: { $0.source == name || $0.request.target == name }) {
+            throw Problem(.conflict, "refused", "removing site \(name)", "migration \(migration.id) needs it", remedy: "cancel that one, or wait for its end")
+        }
+        _ = try await store.commit([.unchanged(entry.key, entry.revision)], [.delete(entry.key), .delete(Key.siteState(name))])
+        return Response(status: .noContent)
+    }
+
+    // MARK: - Lines
+
+    @Sendable private func listLines(_ request: Request, _ context: Context) async throws -> Response {
+        let (entries, after) = try await page(request, "lines/")
+        return try .json(Page(items: try entries.map { LineResource($0.name, try $0.stored(LineRecord.self).record) }, next: next("/v1/lines", after)))
+    }
+
+    @Sendable private func showLine(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("line")
+        guard let line: Stored<LineRecord> = try await store.load(Key.line(name)) else { throw Problem.notFound("line \(name)") }
+        return try .json(LineResource(name, line.record))
+    }
+
+    private struct LineBody: Decodable {
+        var ends: [String]
+        var bitsPerSecond: Double
+        var roundTripMilliseconds: Double?
+    }
+
+    @Sendable private func putLine(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("line")
+        try demandOperator(context, "describing line \(name)")
+        let body = try await request.json(LineBody.self)
+        guard body.ends.count == 2, body.ends[0] != body.ends[1], body.ends.allSatisfy({ (try? MachineName.check($0)) != nil }) else {
+            throw Problem(.badRequest, "body", "ends", "they are not the names of two sites")
+        }
+        guard (Admission.leastBitsPerSecond...Admission.mostBitsPerSecond).contains(body.bitsPerSecond) else {
+            throw Problem(.badRequest, "body", "bitsPerSecond", "it must be \(Int(Admission.leastBitsPerSecond)) to \(Int(Admission.mostBitsPerSecond))")
+        }
+        if let time = body.roundTripMilliseconds, !(time >= 0 && time <= 60_000) {
+            throw Problem(.badRequest, "body", "roundTripMilliseconds", "it must be 0 to 60000")
+        }
+        return try await put(
+            Key.line(name),
+            { (known: LineRecord?) in
+                let reserved = known?.reserved ?? [:]
+                if let known, !reserved.isEmpty, Set(known.ends) != Set(body.ends) {
+                    throw Problem(.conflict, "refused", "moving line \(name)", "\(reserved.count) migrations have some of it")
+                }
+                return LineRecord(
+                    ends: body.ends, bitsPerSecond: body.bitsPerSecond, roundTripMilliseconds: body.roundTripMilliseconds, reserved: reserved)
+            }, { LineResource(name, $0) })
+    }
+
+    @Sendable private func deleteLine(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("line")
+        try demandOperator(context, "removing line \(name)")
+        guard let line: Stored<LineRecord> = try await store.load(Key.line(name)) else { throw Problem.notFound("line \(name)") }
+        guard line.record.reserved.isEmpty, try await store.commit([line.condition], [.delete(line.key)]) != nil else {
+            throw Problem(.conflict, "refused", "removing line \(name)", "a migration has some of it", remedy: "wait for its end")
+        }
+        return Response(status: .noContent)
+    }
+
+    // MARK: - Machines
+
+    private func resource(_ id: String, _ record: VMRecord) async throws -> VMResource {
+        var line: String?
+        if let migration = record.migration { line = try await store.load(Key.migration(migration), MigrationRecord.self)?.record.line }
+        return VMResource(id, record, line: line)
+    }
+
+    @Sendable private func listVMs(_ request: Request, _ context: Context) async throws -> Response {
+        let (entries, after) = try await page(request, "vms/")
+        var items: [VMResource] = []
+        for entry in entries { items.append(try await resource(entry.name, try entry.stored(VMRecord.self).record)) }
+        return try .json(Page(items: items, next: next("/v1/vms", after)))
+    }
+
+    @Sendable private func showVM(_ request: Request, _ context: Context) async throws -> Response {
+        let name = try context.name("vm")
+        guard let vm: Stored<VMRecord> = try await store.load(Key.vm(name)) else { throw Problem.notFound("machine \(name)") }
+        let etag = VMResource.etag(vm.record)
+        if request.headers[.ifNoneMatch]?.split(separator: ",").contains(where: { $0.drop { $0 == " " } == etag[...] }) == true {
+            return Response(status: .notModified, headers: [.eTag: etag])
+        }
+        return try .json(try await resource(name, vm.record), headers: [.eTag: etag])
+    }
+}

@@ -1,0 +1,116 @@
+// What the commands of `turntable-orchestrator` start.
+
+internal import AsyncHTTPClient
+internal import Foundation
+public import Logging
+internal import NIOCore
+public import Protection
+public import TurntableCore
+public import TurntableLinux
+
+/// An orchestrator: the API, and the work of the master while it is elected.
+public struct Orchestrator: Sendable {
+    public var identity: HostIdentity
+    public var address: Address
+    public var domain: String
+    /// A path, or etcd://host:port[,host:port…]; etcds:// with TLS.
+    public var store: String
+    public var operators: Set<String>
+    public var log: Logger
+
+    public init(identity: HostIdentity, address: Address, domain: String, store: String, operators: Set<String>, log: Logger) {
+        self.identity = identity
+        self.address = address
+        self.domain = domain
+        self.store = store
+        self.operators = operators
+        self.log = log
+    }
+
+    /// Until the process is asked to end.
+    public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
+        let client = try Client(identity: identity)
+        let store = try await openStore(client)
+        // Two of one name are told apart.
+        let name = "\(identity.names) \(UUID().uuidString.prefix(8).lowercased())"
+        let api = OrchestratorAPI(store: store, domain: domain, name: name, operators: operators)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                await Mastership(store: store, name: name, log: log).run { term in
+                    await Master(store: store, client: client, domain: domain, operators: operators, term: term, log: log).run()
+                }
+            }
+            group.addTask { try await Server(address: address, identity: identity, log: log).run(api.routes()) { listening($0) } }
+            // Only the server ends by itself.
+            try await group.next()
+            group.cancelAll()
+        }
+        await client.shutDown()
+    }
+
+    private func openStore(_ client: Client) async throws -> any Store {
+        for (scheme, transport) in [("etcd://", "http://"), ("etcds://", "https://")] where store.hasPrefix(scheme) {
+            let members = store.dropFirst(scheme.count).split(separator: ",").map { transport + $0 }
+            let etcd = EtcdStore(members: members, domain: domain, client: client.http)
+            _ = try await etcd.read(Term.key)
+            return etcd
+        }
+        return try SQLiteStore(path: store)
+    }
+}
+
+/// The agent of a site: holds, receives and moves for orchestrators.
+public struct SiteService: Sendable {
+    public var identity: HostIdentity
+    public var address: Address
+    public var orchestrators: Set<String>
+    public var memory: ByteCount
+    public var processors: Int
+    public var receiveAddress: String
+    public var receiveOptions: [String]
+    public var directory: String
+    /// The engine's program.
+    public var turntable: String
+    /// What the engine's commands find in their environment: where keys, machines and journals are.
+    public var environment: [String: String]
+    public var log: Logger
+
+    public init(
+        identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, receiveAddress: String,
+        receiveOptions: [String], directory: String, turntable: String, environment: [String: String], log: Logger
+    ) {
+        self.identity = identity
+        self.address = address
+        self.orchestrators = orchestrators
+        self.memory = memory
+        self.processors = processors
+        self.receiveAddress = receiveAddress
+        self.receiveOptions = receiveOptions
+        self.directory = directory
+        self.turntable = turntable
+        self.environment = environment
+        self.log = log
+    }
+
+    public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
+        let agent = try SiteAgent(
+            options: SiteOptions(
+                host: "\(identity.names)", memoryBytes: memory.value, processors: processors, receiveAddress: receiveAddress,
+                receiveOptions: receiveOptions, directory: directory),
+            programs: TurntablePrograms(path: turntable, environment: environment), log: log)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask {
+                while !Task.isCancelled {
+                    await agent.tend()
+                    try? await Task.sleep(for: .nanoseconds(Limits.sitePollTime.value))
+                }
+            }
+            group.addTask {
+                try await Server(address: address, identity: identity, log: log)
+                    .run(AgentAPI(agent: agent, orchestrators: orchestrators).routes()) { listening($0) }
+            }
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// What an orchestrator and a site's agent say to each other: HTTP with JSON, TLS with both certificates. Each request carries the
+// orchestrator's domain and its master's term; the agent refuses a term below the highest that it has seen of the domain.
+//
+//   GET    /v1/site                          SiteState
+//   PUT    /v1/slots/<migration>             SlotRequest -> Slot    hold memory and processors; again: hold on
+//   PUT    /v1/slots/<migration>/receiver    -> Slot                let the machine be received
+//   DELETE /v1/slots/<migration>             -> Slot                give back; nothing more is held or received under that name
+//   PUT    /v1/moves/<migration>             MoveRequest -> Move    move the machine; again: how far it is
+//   GET    /v1/moves/<migration>             -> Move
+//   DELETE /v1/moves/<migration>             -> Move                do not move it, if that is still possible
+//
+// All may be repeated. What is released or ended stays so, whatever comes late.
+
+internal import Foundation
+internal import NIOHTTP1
+internal import TurntableCore
+
+struct SlotRequest: Codable, Sendable, Equatable {
+    var machine: String
+    var memoryBytes: Int
+    var processors: Int
+    /// The host that it comes from, as its certificate names it: no other may send.
+    var sourceHost: String
+}
+
+struct Slot: Codable, Sendable, Equatable {
+    enum State: String, Codable, Sendable { case held, receiving, released }
+    var state: State
+    var request: SlotRequest
+    /// It ends by itself after this, unless it is asked for again.
+    var until: Date
+    /// Where a sender connects.
+    var address: String?
+    /// The name in the certificate there.
+    var host: String
+}
+
+struct MoveRequest: Codable, Sendable, Equatable {
+    var machine: String
+    /// host:port of the receiver, and the name in its certificate.
+    var address: String
+    var targetHost: String
+    var downtimeMilliseconds: Double
+    var bitsPerSecond: Double?
+    var roundTripMilliseconds: Double?
+    var streams: Int
+}
+
+struct Move: Codable, Sendable, Equatable {
+    enum State: String, Codable, Sendable { case moving, ended }
+    /// Whose machine it is.
+    enum Owner: String, Codable, Sendable { case source, target }
+    var state: State
+    var request: MoveRequest?
+    var cancelled = false
+    var progress: MoveProgress?
+    /// Once it has ended.
+    var owner: Owner?
+    /// The machine's epoch after the end.
+    var epoch: UInt64?
+    var report: MoveReport?
+    var problem: Problem?
+    var ended: Date?
+}
+
+enum TermHeader {
+    static let name = "turntable-term"
+    static func text(_ domain: String, _ term: Term) -> String { "\(domain) \(term.number)" }
+    static func parse(_ text: String) -> (domain: String, number: Revision)? {
+        let words = text.split(separator: " ")
+        guard words.count == 2, let number = Revision(words[1]) else { return nil }
+        return (String(words[0]), number)
+    }
+}
+
+/// A site's agent as the master asks it.
+struct Agent: Sendable {
+    let client: Client
+    let url: String
+    let domain: String
+    let term: Term
+
+    private var headers: [String: String] { [TermHeader.name: TermHeader.text(domain, term)] }
+
+    func site() async throws(TurntableError) -> SiteState {
+        try await client.ask(.GET, "\(url)/v1/site", headers: headers).decoded(SiteState.self, "the state of \(url)")
+    }
+    func hold(_ migration: String, _ request: SlotRequest) async throws(TurntableError) -> Slot {
+        try await client.ask(.PUT, "\(url)/v1/slots/\(migration)", request, headers: headers).decoded(Slot.self, "a slot at \(url)")
+    }
+    func receive(_ migration: String) async throws(TurntableError) -> Slot {
+        try await client.ask(.PUT, "\(url)/v1/slots/\(migration)/receiver", headers: headers).decoded(Slot.self, "a receiver at \(url)")
+    }
+    func release(_ migration: String) async throws(TurntableError) {
+        _ = try await client.ask(.DELETE, "\(url)/v1/slots/\(migration)", headers: headers)
+    }
+    func move(_ migration: String, _ request: MoveRequest) async throws(TurntableError) -> Move {
+        try await client.ask(.PUT, "\(url)/v1/moves/\(migration)", request, headers: headers).decoded(Move.self, "a move at \(url)")
+    }
+    func move(_ migration: String) async throws(TurntableError) -> Move {
+        try await client.ask(.GET, "\(url)/v1/moves/\(migration)", headers: headers).decoded(Move.self, "a move at \(url)")
+    }
+    func withdraw(_ migration: String) async throws(TurntableError) -> Move {
+        try await client.ask(.DELETE, "\(url)/v1/moves/\(migration)", headers: headers).decoded(Move.self, "a move at \(url)")
+    }
+}

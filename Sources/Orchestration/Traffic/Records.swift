@@ -1,0 +1,215 @@
+// What an orchestrator remembers. JSON in the store, under
+//
+//   sites/<site>            SiteRecord      where machines can be
+//   site-state/<site>       SiteState       what its agent said last; vanishes when it is silent
+//   vms/<vm>                VMRecord        a machine that a site has shown, and the migration that holds it
+//   lines/<line>            LineRecord      a static line between two sites, and what is reserved on it
+//   migrations/<id>         MigrationRecord everything that was decided about one migration
+//   by-vm/<vm>/<id>         (empty)         the migrations of a machine
+//   active/<id>             (empty)         migrations that are not over
+//   progress/<id>           MoveProgress    how far one is; vanishes with the master
+//   master                  see Mastership
+
+internal import Foundation
+internal import TurntableCore
+
+struct SiteRecord: Codable, Sendable, Equatable {
+    /// Where its agent answers: https://host:port.
+    var agent: String
+}
+
+/// A machine as a site's agent sees it.
+struct SiteMachine: Codable, Sendable, Equatable {
+    var name: String
+    /// here, migrating, incoming, interrupted or dead: as `turntable status` says.
+    var state: String
+    var epoch: UInt64
+    var memoryBytes: Int
+    var processors: Int
+
+    /// It runs here, or stands here and nowhere else.
+    var isHere: Bool { state == "here" || state == "migrating" || state == "interrupted" }
+}
+
+/// How a site stands.
+struct SiteState: Codable, Sendable, Equatable {
+    /// The host's name in its certificate.
+    var host: String
+    var memoryBytes: Int
+    var memoryFreeBytes: Int
+    var processors: Int
+    var processorsFree: Int
+    var machines: [SiteMachine]
+    /// The migrations that something is held for.
+    var slots: [String]
+}
+
+struct VMRecord: Codable, Sendable, Equatable {
+    var site: String
+    var epoch: UInt64
+    var state: String
+    var memoryBytes: Int
+    var processors: Int
+    /// The migration that holds it: no other may begin meanwhile.
+    var migration: String?
+}
+
+/// A line whose rate is known and nobody has to set up.
+struct LineRecord: Codable, Sendable, Equatable {
+    /// The two sites it is between.
+    var ends: [String]
+    var bitsPerSecond: Double
+    var roundTripMilliseconds: Double?
+    /// What each migration has of it.
+    var reserved: [String: Double] = [:]
+
+    var freeBitsPerSecond: Double { max(0, bitsPerSecond - reserved.values.reduce(0, +)) }
+    func joins(_ a: String, _ b: String) -> Bool { Set(ends) == [a, b] }
+}
+
+/// What a client asks for.
+struct MigrationRequest: Codable, Sendable, Equatable {
+    /// Chosen by the client, so that asking twice moves once.
+    var id: String?
+    var vm: String
+    var target: String
+    /// The longest the machine may stand still.
+    var downtimeMilliseconds: Double?
+    /// What to reserve on the line. Default: all that is free.
+    var bitsPerSecond: Double?
+    var streams: Int?
+    /// The machine's epoch as the client knows it: if it is another by then, nothing is moved.
+    var epoch: UInt64?
+    /// Not before this time.
+    var startAt: Date?
+}
+
+/// The Traffic Controller's steps. Each is begun in the record before anything of it is done.
+enum Step: String, Codable, Sendable, CaseIterable {
+    /// Memory and processors at the target.
+    case hold
+    /// Whether whoever asked may, now.
+    case authorise
+    /// The line between the sites.
+    case reserve
+    /// The move itself, by the sites' engines.
+    case move
+    /// The machine is the target's: everything that was held for the move is given back.
+    case settle
+}
+
+enum MigrationState: String, Codable, Sendable, CaseIterable {
+    case scheduled, running, undoing, completed, failed, cancelled
+
+    var isOver: Bool { self == .completed || self == .failed || self == .cancelled }
+}
+
+struct MigrationEvent: Codable, Sendable, Equatable {
+    var time: Date
+    var text: String
+}
+
+struct MigrationRecord: Codable, Sendable, Equatable {
+    var id: String
+    var request: MigrationRequest
+    var requestedBy: String
+    var created: Date
+    var state: MigrationState
+    /// The step that is under way, or was when it ended.
+    var step: Step
+    /// Where the machine was when it began, and its epoch.
+    var source: String?
+    var epoch: UInt64?
+    /// The line that is reserved, and how much of it.
+    var line: String?
+    var bitsPerSecond: Double?
+    var roundTripMilliseconds: Double?
+    /// Where the target waits for the machine, and under what name.
+    var receiver: String?
+    var receiverHost: String?
+    /// What is held at the target ends by itself after this.
+    var slotUntil: Date?
+    var cancelRequested = false
+    /// Why it did not complete, or what is to be known though it did.
+    var problem: Problem?
+    var report: MoveReport?
+    var ended: Date?
+    var events: [MigrationEvent] = []
+
+    mutating func note(_ text: String, _ time: Date = .now) {
+        if events.count >= Limits.migrationEvents { events.remove(at: 1) }
+        events.append(MigrationEvent(time: time, text: text))
+    }
+
+    /// Whether the effects of a step may exist.
+    func began(_ step: Step) -> Bool {
+        state != .scheduled && (Step.allCases.firstIndex(of: step) ?? 0) <= (Step.allCases.firstIndex(of: self.step) ?? 0)
+    }
+}
+
+/// What a finished move took: of the engine's report, what a fleet's keeper asks for.
+struct MoveReport: Codable, Sendable, Equatable {
+    var epoch: UInt64
+    var totalSeconds: Double
+    var blackoutMilliseconds: Double
+    var memoryBytes: Int
+    var bytesOnWire: Int
+    var rounds: Int
+}
+
+struct MoveProgress: Codable, Sendable, Equatable {
+    /// connecting, preparing, copying, paused, handedOff, completed; or unanswered: handed off, and the target cannot be asked.
+    var phase: String
+    var round: Int?
+    var pagesLeft: Int?
+    var rateBitsPerSecond: Double?
+    var dirtyBytesPerSecond: Double?
+    var predictedBlackoutMilliseconds: Double?
+    var secondsLeft: Double?
+}
+
+enum Key {
+    static func site(_ name: String) -> String { "sites/\(name)" }
+    static func siteState(_ name: String) -> String { "site-state/\(name)" }
+    static func vm(_ name: String) -> String { "vms/\(name)" }
+    static func line(_ name: String) -> String { "lines/\(name)" }
+    static func migration(_ id: String) -> String { "migrations/\(id)" }
+    static func ofVM(_ vm: String, _ id: String) -> String { "by-vm/\(vm)/\(id)" }
+    static func active(_ id: String) -> String { "active/\(id)" }
+    static func progress(_ id: String) -> String { "progress/\(id)" }
+}
+
+/// A record as it was read, to be written if nobody else wrote it meanwhile.
+struct Stored<Record: Codable & Sendable>: Sendable {
+    let key: String
+    var record: Record
+    /// 0 if it is new.
+    let revision: Revision
+
+    var condition: Condition { Condition(key: key, revision: revision) }
+    func write() throws(TurntableError) -> Write { .put(key, try JSON.encode(record)) }
+}
+
+extension Stored: Equatable where Record: Equatable {}
+
+extension Store {
+    func load<Record: Codable & Sendable>(_ key: String, _ type: Record.Type = Record.self) async throws(TurntableError) -> Stored<Record>? {
+        guard let entry = try await read(key) else { return nil }
+        return try entry.stored()
+    }
+
+    func loadAll<Record: Codable & Sendable>(_ prefix: String, _ type: Record.Type = Record.self) async throws(TurntableError) -> [Stored<Record>] {
+        var all: [Stored<Record>] = []
+        for entry in try await list(prefix) { all.append(try entry.stored()) }
+        return all
+    }
+}
+
+extension Entry {
+    func stored<Record: Codable & Sendable>(_ type: Record.Type = Record.self) throws(TurntableError) -> Stored<Record> {
+        Stored(key: key, record: try JSON.decode(Record.self, value, "reading \(key) in the store"), revision: revision)
+    }
+
+    /// The key's last part.
+    var name: String { String(key[key.index(after: key.lastIndex(of: "/") ?? key.startIndex)...]) }
+}

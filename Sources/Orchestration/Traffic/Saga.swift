@@ -1,0 +1,307 @@
+// One migration, from its begin to its end, by the master. The record in the store says which step is under way *before* anything
+// of it is done, and every step may be done again: so a master that dies at any instant is followed by one that reads the record
+// and goes on.
+//
+//   scheduled ─▶ hold ─▶ authorise ─▶ reserve ─▶ move ─▶ settle ─▶ completed
+//                  │          │           │        │ the machine stayed
+//                  └──────────┴───────────┴────────┴──▶ undoing ─▶ failed, or cancelled
+//
+// Until `move` is begun, a step that fails is followed by undoing. From then on only the source's site knows whose the machine is,
+// and nothing is undone before it has said so: the master asks it for as long as that takes. Undoing gives back what may be held,
+// last first. Whatever belongs to the store (the machine's lock, the line's reservation, the record) changes in one transaction,
+// which is conditional on the term.
+
+internal import Foundation
+internal import Logging
+internal import TurntableCore
+
+struct Saga: Sendable {
+    let id: String
+    let master: Master
+
+    private typealias Migration = Stored<MigrationRecord>
+
+    func run() async {
+        while !Task.isCancelled {
+            do {
+                guard let migration: Migration = try await master.store.load(Key.migration(id)), !migration.record.state.isOver else { return }
+                try await advance(migration)
+            } catch {
+                if Task.isCancelled { return }
+                master.log.warning("\(id): \(error)")
+                try? await Task.sleep(for: .nanoseconds(Limits.agentRetryTime.value))
+            }
+        }
+    }
+
+    private func advance(_ migration: Migration) async throws {
+        let record = migration.record
+        if record.state == .scheduled { return try await begin(migration) }
+        if record.state == .undoing { return try await undo(migration) }
+        if record.cancelRequested, !record.began(.move) {
+            return try await beginUndoing(migration, Problem(.conflict, "cancelled", "migration \(id)", "it was cancelled before it moved"))
+        }
+        do throws(TurntableError) {
+            switch record.step {
+            case .hold: try await hold(migration)
+            case .authorise: try await authorise(migration)
+            case .reserve: try await reserve(migration)
+            case .move: try await move(migration)
+            case .settle: try await settle(migration)
+            }
+        } catch {
+            // Who cannot be reached is asked again; before the move, not for ever.
+            let sinceStep = Date.now.timeIntervalSince(record.events.last?.time ?? record.created)
+            let isPatient = error.kind == .line && (record.began(.move) || sinceStep < Limits.agentPatience.seconds)
+            if isPatient || record.began(.move) { throw error }
+            try await beginUndoing(migration, Problem(error))
+        }
+    }
+
+    // MARK: - Writing
+
+    /// Writes the changed record, and whatever belongs to the change, if this is still the master and nobody else wrote.
+    private func commit(
+        _ migration: Migration, _ others: [Condition] = [], _ writes: [Write] = [], _ change: (inout MigrationRecord) -> Void
+    ) async throws(TurntableError) {
+        var changed = migration
+        change(&changed.record)
+        let conditions = [master.term.condition, migration.condition] + others
+        if try await master.store.commit(conditions, [changed.write()] + writes) != nil { return }
+        // Somebody wrote one of them meanwhile, or this is the master no longer: look again.
+        try? await Task.sleep(for: .nanoseconds(Limits.agentPollTime.value))
+    }
+
+    private func beginUndoing(_ migration: Migration, _ problem: Problem) async throws(TurntableError) {
+        try await commit(migration) {
+            $0.state = .undoing
+            $0.problem = problem
+            $0.note("\($0.step.rawValue) failed: \(problem.detail)")
+        }
+    }
+
+    // MARK: - Forward
+
+    /// At its time a migration takes its machine, which only one may have.
+    private func begin(_ migration: Migration) async throws {
+        let request = migration.record.request
+        if migration.record.cancelRequested {
+            return try await end(migration, .cancelled, Problem(.conflict, "cancelled", "migration \(id)", "it was cancelled before its time"))
+        }
+        if let time = request.startAt, time > .now {
+            return try await master.waitForChange(of: migration.key, since: migration.revision, atMost: min(time.timeIntervalSinceNow, 60))
+        }
+        guard var vm: Stored<VMRecord> = try await master.store.load(Key.vm(request.vm)) else {
+            return try await end(migration, .failed, .notFound("machine \(request.vm)"))
+        }
+        do throws(Problem) { try Admission.check(request, vm.record) } catch {
+            return try await end(migration, .failed, error)
+        }
+        if vm.record.migration != nil {
+            // Its turn comes when the other one is over.
+            return try await master.waitForChange(of: vm.key, since: vm.revision, atMost: 60)
+        }
+        vm.record.migration = id
+        let record = vm.record
+        try await commit(migration, [vm.condition], [try vm.write()]) { $0.begin(record) }
+    }
+
+    private func hold(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        let source = try await master.agent(record.source ?? "").site()
+        guard let machine = source.machines.first(where: { $0.name == record.request.vm && $0.isHere }) else {
+            throw TurntableError(.refused, "holding a slot for \(record.request.vm)", "it is not at \(record.source ?? "") any more")
+        }
+        let slot = try await master.agent(record.request.target).hold(
+            id,
+            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host))
+        try await commit(migration) {
+            $0.slotUntil = slot.until
+            $0.proceed(to: .authorise, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
+        }
+    }
+
+    private func authorise(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        guard master.operators.contains(record.requestedBy) else {
+            throw TurntableError(
+                .refused, "moving \(record.request.vm)", "\(record.requestedBy) is no operator of \(master.domain) (any more)",
+                remedy: "start the orchestrator with --operator \(record.requestedBy)")
+        }
+        try await commit(migration) { $0.proceed(to: .reserve, "\($0.requestedBy) may move it") }
+    }
+
+    /// A line's reservation and the record that names it are written in one transaction.
+    private func reserve(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        let lines: [Stored<LineRecord>] = try await master.store.loadAll("lines/")
+        let between = lines.filter { $0.record.joins(record.source ?? "", record.request.target) }
+        guard !between.isEmpty else {
+            // No line is described: what there is between the sites is used as it is.
+            guard record.request.bitsPerSecond == nil else {
+                throw TurntableError(
+                    .refused, "reserving a line for \(record.request.vm)", "none is known between \(record.source ?? "") and \(record.request.target)",
+                    remedy: "describe it with `turntable ctl line`, or ask for no rate")
+            }
+            try await commit(migration) { $0.proceed(to: .move, "no line is described between the sites: none is reserved") }
+            return
+        }
+        guard var line = between.max(by: { $0.record.freeBitsPerSecond < $1.record.freeBitsPerSecond }) else { return }
+        let wanted = record.request.bitsPerSecond ?? line.record.freeBitsPerSecond
+        guard wanted >= Admission.leastBitsPerSecond, wanted <= line.record.freeBitsPerSecond else {
+            throw TurntableError(
+                .refused, "reserving a line for \(record.request.vm)",
+                "\(BitRate(bitsPerSecond: max(wanted, Admission.leastBitsPerSecond))) are wanted and \(BitRate(bitsPerSecond: line.record.freeBitsPerSecond)) "
+                    + "of \(BitRate(bitsPerSecond: line.record.bitsPerSecond)) are free",
+                remedy: "ask for less, or when another migration is over")
+        }
+        line.record.reserved[id] = wanted
+        let reserved = line
+        try await commit(migration, [line.condition], [try line.write()]) {
+            $0.line = String(reserved.key.dropFirst("lines/".count))
+            $0.bitsPerSecond = wanted
+            $0.roundTripMilliseconds = reserved.record.roundTripMilliseconds
+            $0.proceed(to: .move, "\(BitRate(bitsPerSecond: wanted)) of \($0.line ?? "") are reserved")
+        }
+    }
+
+    private func move(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        let source = try await master.agent(record.source ?? "")
+        let target = try await master.agent(record.request.target)
+        if record.cancelRequested {
+            try await finish(migration, try await source.withdraw(id))
+            return
+        }
+        if record.receiver == nil {
+            let slot: Slot
+            do throws(TurntableError) { slot = try await target.receive(id) } catch {
+                if error.kind == .line { throw error }
+                // Nothing was sent yet, and after this nothing can be.
+                var withdrawn = try await source.withdraw(id)
+                withdrawn.problem = Problem(error)
+                try await finish(migration, withdrawn)
+                return
+            }
+            try await commit(migration) {
+                $0.receiver = slot.address
+                $0.receiverHost = slot.host
+                $0.note("\($0.request.target) waits for it at \(slot.address ?? "")")
+            }
+            return
+        }
+        let request = MoveRequest(
+            machine: record.request.vm, address: record.receiver ?? "", targetHost: record.receiverHost ?? "",
+            downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
+            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1)
+        try await follow(migration, try await source.move(id, request), source, target)
+    }
+
+    /// Until the source's site says whose the machine is, or the record was changed.
+    private func follow(_ migration: Migration, _ begun: Move, _ source: Agent, _ target: Agent) async throws(TurntableError) {
+        var move = begun
+        var held = Date.now
+        while move.state == .moving {
+            try await master.show(id, move.progress)
+            if Date.now.timeIntervalSince(held) > Limits.slotTime.seconds / 4 {
+                // The target is busy with the machine, and says so only when asked.
+                _ = try? await target.receive(id)
+                held = .now
+            }
+            do { try await Task.sleep(for: .nanoseconds(Limits.movePollTime.value)) } catch { return }
+            guard let now: Migration = try await master.store.load(migration.key), now.revision == migration.revision else { return }
+            move = try await source.move(id)
+        }
+        try await finish(migration, move)
+    }
+
+    private func finish(_ migration: Migration, _ move: Move) async throws(TurntableError) {
+        guard move.state == .ended else {
+            try await master.show(id, move.progress)
+            do { try await Task.sleep(for: .nanoseconds(Limits.movePollTime.value)) } catch {}
+            return
+        }
+        switch move.owner {
+        case .target:
+            try await commit(migration) {
+                $0.report = move.report
+                $0.problem = move.problem
+                $0.epoch = move.epoch ?? $0.epoch
+                let standstill = move.report.map { ", after standing still \(Nanoseconds.milliseconds($0.blackoutMilliseconds))" } ?? ""
+                $0.proceed(to: .settle, "it is \($0.request.target)'s\(standstill)")
+            }
+        case .source, nil:
+            try await commit(migration) {
+                $0.epoch = move.epoch ?? $0.epoch
+                $0.state = .undoing
+                $0.problem = move.problem ?? Problem(.conflict, "cancelled", "migration \($0.id)", "it was cancelled before the hand-off")
+                $0.note("it stays \($0.source ?? "")'s: \($0.problem?.detail ?? "")")
+            }
+        }
+    }
+
+    private func settle(_ migration: Migration) async throws(TurntableError) {
+        try await release(migration.record)
+        try await end(migration, .completed, migration.record.problem)
+    }
+
+    // MARK: - Back
+
+    private func undo(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        try await release(record)
+        let isCancelled = record.cancelRequested && record.problem?.type == Problem.prefix + "cancelled"
+        try await end(migration, isCancelled ? .cancelled : .failed, record.problem)
+    }
+
+    /// Gives the slot back. One whose site cannot be asked ends by itself.
+    private func release(_ record: MigrationRecord) async throws(TurntableError) {
+        do throws(TurntableError) {
+            try await master.agent(record.request.target).release(id)
+        } catch {
+            let isOver = (record.slotUntil ?? record.created).addingTimeInterval(2 * Limits.slotTime.seconds) < .now
+            if !isOver { throw error }
+        }
+    }
+
+    /// The machine is free again, the line is given back, and the record says what came of it: in one transaction.
+    private func end(_ migration: Migration, _ state: MigrationState, _ problem: Problem?) async throws(TurntableError) {
+        let record = migration.record
+        var conditions: [Condition] = []
+        var writes: [Write] = [.delete(Key.active(id)), .delete(Key.progress(id))]
+        if var vm: Stored<VMRecord> = try await master.store.load(Key.vm(record.request.vm)), vm.record.migration == id {
+            vm.record.migration = nil
+            if state == .completed { vm.record.site = record.request.target }
+            vm.record.epoch = max(vm.record.epoch, record.epoch ?? 0)
+            conditions.append(vm.condition)
+            writes.append(try vm.write())
+        }
+        if let name = record.line, var line: Stored<LineRecord> = try await master.store.load(Key.line(name)) {
+            line.record.reserved[id] = nil
+            conditions.append(line.condition)
+            writes.append(try line.write())
+        }
+        try await commit(migration, conditions, writes) {
+            $0.state = state
+            $0.problem = problem
+            $0.ended = .now
+            $0.note(state.rawValue)
+        }
+    }
+}
+
+extension MigrationRecord {
+    /// From here on the machine is held by this migration.
+    mutating func begin(_ vm: VMRecord) {
+        state = .running
+        step = .hold
+        source = vm.site
+        epoch = vm.epoch
+        note("it begins: \(request.vm) is at \(vm.site), epoch \(vm.epoch)")
+    }
+
+    mutating func proceed(to next: Step, _ text: String) {
+        step = next
+        note(text)
+    }
+}

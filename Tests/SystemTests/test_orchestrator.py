@@ -1,0 +1,373 @@
+"""The orchestrator: real programs, real machines, a real etcd. Whatever is killed, one machine runs and nothing stays held."""
+import http.client
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lab
+from case import SystemTest
+from orchestra import API, Etcd, Stage, identifier
+
+
+# A guest that is being copied for a second and a half on a line of 24 Mb/s, and tells every four seconds that it works.
+SLOW = "mode=rate rate=1 len=4 check=1"
+
+
+class OrchestratorTest(SystemTest):
+    def setUp(self):
+        self.lab = Stage()
+        self.addCleanup(self._close)
+
+    def begin(self, store=None, **details):
+        """An orchestrator, two sites, and a machine at the first."""
+        self.lab.orchestrator(store=store)
+        self.lab.sites()
+        self.machine = self.start_machine(**details)
+        self.lab.wait_vm("source")
+        return self.machine
+
+    def start_machine(self, name="m", megabytes=64, append="mode=rate rate=5 len=16 check=1"):
+        console = self.lab.directory / f"{name}.log"
+        command = [
+            "qemu-system-x86_64", "-accel", "tcg", "-m", str(megabytes), "-nodefaults", "-display", "none", "-kernel", lab.PATTERN, "-append",
+            append, "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"]
+        machine = lab.Machine(self.lab, "source", name)
+        machine.console = console
+        machine.program = self.lab.turntable("run", "--name", name, "--run-dir", self.lab.run_directory("source"), "--", *command)
+        machine.program.wait_error("runs, process")
+        self.lab.machines.append(machine)
+        machine.wait_text(r"PATTERN filled.*\n")
+        return machine
+
+    def where(self, name="m"):
+        """The sides at which the machine's QEMU lives."""
+        return [side for side in ("source", "target") if (status := self.lab.status(name, side)) and status["state"] not in ("dead", "incoming")]
+
+    def assert_one_at(self, side, name="m"):
+        """It runs there and nowhere else, its memory is right, and nothing is held anywhere."""
+        lab.wait_for(f"{name} at {side} alone", lambda: self.where(name) == [side])
+        machine = next(each for each in self.lab.machines if each.name == name)
+        machine.wait_advance()
+        self.assertNotRegex(machine.text(), r"corrupt=[1-9]")
+        api = self.lab.api
+        self.assertEqual(self.lab.vm(name)["links"].get("migration"), None)
+        self.assertEqual([line["reserved"] for line in api.get("/v1/lines")["items"] if line["reserved"]], [])
+        lab.wait_for("slots to be given back", lambda: not any(self.slots()), 15)
+        self.assertEqual([line for line in self.lab.processes().values() if " receive " in line], [])
+        self.assertEqual(api.get("/v1/migrations?active=true")["items"], [])
+
+    def slots(self):
+        """What the agents hold, by their files."""
+        held = []
+        for path in self.lab.directory.glob("run-*-state/agent/slots/*.json"):
+            held += [path.stem] if '"state":"released"' not in path.read_text() else []
+        return held
+
+
+class Moving(OrchestratorTest):
+    def test_there_and_back(self):
+        self.begin()
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 1e9, "roundTripMilliseconds": 1})
+        there = self.lab.migrate("target", downtimeMilliseconds=500, epoch=1)
+        end = self.lab.wait_migration(there["id"])
+        self.assertEqual((end["state"], end.get("problem"), end["report"]["epoch"]), ("completed", None, 2), end)
+        self.assertEqual(end["bitsPerSecond"], 1e9)
+        self.assertLessEqual(end["report"]["blackoutMilliseconds"], 500)
+        told = [event["text"] for event in end["events"]]
+        for words in ("holds 64.0 MiB", "may move it", "1.00 Gb/s of west", "waits for it at", "standing still", "completed"):
+            self.assertTrue(any(words in text for text in told), (words, told))
+        self.assert_one_at("target")
+        answer = self.lab.api.ask("GET", "/v1/vms/m")
+        self.assertEqual((answer.headers["ETag"], answer.json["rightToRun"]), ('"2"', {"site": "target", "epoch": 2}))
+        self.assertEqual(self.lab.api.ask("GET", "/v1/vms/m", headers={"if-none-match": '"2"'}).status, 304)
+        self.machine.run_directory = self.lab.run_directory("target")
+        back = self.lab.ctl("migrate", "m", "source", "--downtime", "500ms", "--wait")
+        self.assertEqual(back.wait(60), 0, back.transcript())
+        self.assertIn("completed", back.output[-1])
+        self.assert_one_at("source")
+        self.assertEqual(self.lab.wait_vm("source")["rightToRun"]["epoch"], 3)
+        both = self.lab.api.get("/v1/migrations?vm=m")["items"]
+        self.assertEqual({each["target"] for each in both}, {"source", "target"})
+
+    def test_a_budget_that_cannot_be_kept(self):
+        self.begin(append="mode=rate rate=200 len=48 check=1")
+        end = self.lab.wait_migration(self.lab.migrate(downtimeMilliseconds=1)["id"])
+        self.assertEqual((end["state"], end["step"], end["problem"]["type"]), ("failed", "move", "urn:turntable:problem:refused"), end)
+        self.assertRegex(end["problem"]["detail"], r"ms")
+        self.assert_one_at("source")
+
+    def test_no_room(self):
+        self.lab.agent("target", memory="32M")
+        self.begin()
+        end = self.lab.wait_migration(self.lab.migrate()["id"])
+        self.assertEqual((end["state"], end["step"]), ("failed", "hold"))
+        self.assertIn("64.0 MiB", end["problem"]["detail"])
+        self.assertIn("32.0 MiB of 32.0 MiB", end["problem"]["detail"])
+        self.assert_one_at("source")
+
+    def test_a_line_is_not_given_twice(self):
+        self.begin(append=SLOW)
+        self.start_machine("n")
+        self.lab.wait_vm("source", "n")
+        put = self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["target", "source"], "bitsPerSecond": 30e6})
+        self.assertEqual(put.status, 201)
+        first = self.lab.migrate(bitsPerSecond=24e6)
+        self.lab.wait_migration(first["id"], lambda m: m["step"] == "move" and m.get("progress", {}).get("phase") == "copying")
+        self.assertEqual(self.lab.api.get("/v1/lines/west")["reserved"], {first["id"]: 24e6})
+        self.assertEqual(self.lab.api.get("/v1/vms/m")["links"]["line"], "/v1/lines/west")
+        self.assertEqual(self.lab.api.ask("DELETE", "/v1/lines/west").status, 409)
+        second = self.lab.wait_migration(self.lab.migrate(name="n", bitsPerSecond=20e6)["id"])
+        self.assertEqual((second["state"], second["step"]), ("failed", "reserve"), second)
+        self.assertIn("20.0 Mb/s are wanted and 6.0 Mb/s of 30.0 Mb/s are free", second["problem"]["detail"])
+        end = self.lab.wait_migration(first["id"])
+        self.assertEqual(end["state"], "completed", end)
+        self.assert_one_at("source", "n")
+
+    def test_asked_twice_it_moves_once(self):
+        self.begin()
+        name = identifier()
+        with ThreadPoolExecutor(8) as pool:
+            ask = lambda _: self.lab.api.ask("POST", "/v1/migrations", {"id": name, "vm": "m", "target": "target"})
+            answers = sorted(answer.status for answer in pool.map(ask, range(8)))
+        self.assertEqual(answers, [200] * 7 + [201])
+        self.assertEqual(self.lab.migrate(id=name, downtimeMilliseconds=77, expect=409)["type"], "urn:turntable:problem:refused")
+        self.assertEqual(self.lab.wait_migration(name)["state"], "completed")
+        self.assert_one_at("target")
+        self.assertEqual(self.lab.journal("target").count("committed"), 1)
+        self.assertEqual(self.lab.migrate("source", epoch=1, expect=412)["status"], 412)
+        self.assertEqual(self.lab.migrate("target", expect=409)["detail"], "it is at target already")
+
+    def test_one_migration_of_a_machine_at_a_time(self):
+        self.begin(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
+        first = self.lab.migrate()
+        problem = self.lab.migrate(expect=409)
+        self.assertIn(first["id"], problem["detail"])
+        self.lab.wait_migration(first["id"], lambda m: m.get("progress", {}).get("phase") == "copying")
+        cancelled = self.lab.ctl("cancel", first["id"])
+        self.assertEqual(cancelled.wait(), 0, cancelled.transcript())
+        end = self.lab.wait_migration(first["id"])
+        self.assertEqual((end["state"], end["problem"]["type"]), ("cancelled", "urn:turntable:problem:cancelled"), end)
+        self.assert_one_at("source")
+        self.assertEqual(self.lab.ctl("cancel", first["id"]).wait(), 0)
+
+    def test_at_its_time(self):
+        self.begin()
+        late, never = (time.time() + seconds for seconds in (3, 3600))
+        at = lambda seconds: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+        forgotten = self.lab.migrate(startAt=at(never))
+        planned = self.lab.migrate(startAt=at(late))
+        self.assertEqual((planned["state"], self.lab.vm()["links"].get("migration")), ("scheduled", None))
+        follower = self.lab.ctl("follow", planned["id"], "--json")
+        self.assertEqual(self.lab.ctl("cancel", forgotten["id"]).wait(), 0)
+        self.assertEqual(self.lab.wait_migration(forgotten["id"])["state"], "cancelled")
+        end = self.lab.wait_migration(planned["id"])
+        self.assertEqual(end["state"], "completed", end)
+        self.assertGreaterEqual(end["events"][1]["time"], at(late))
+        self.assertEqual(follower.wait(), 0, follower.transcript())
+        self.assert_one_at("target")
+
+
+class Killed(OrchestratorTest):
+    """kill -9 of each process, at each step."""
+
+    def test_orchestrator_at_every_step(self):
+        """It dies when a step is done and before that is remembered; the next one goes on."""
+        self.begin()
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 1e9})
+        here, there = "source", "target"
+        for instant in ('"step":"authorise"', '"step":"reserve"', '"step":"move"', '"receiver":"', '"step":"settle"', '"state":"completed"'):
+            with self.subTest(instant):
+                self.freeze_and_kill(instant, there)
+                end = self.lab.wait_migration(self.name)
+                self.assertEqual(end["state"], "completed", end)
+                self.machine.run_directory = self.lab.run_directory(there)
+                self.lab.wait_vm(there)
+                self.assert_one_at(there)
+                here, there = there, here
+
+    def test_orchestrator_while_it_undoes(self):
+        self.begin(append="mode=rate rate=200 len=48 check=1")
+        for instant in ('"state":"undoing"', '"state":"failed"'):
+            with self.subTest(instant):
+                self.freeze_and_kill(instant, "target", downtimeMilliseconds=1)
+                self.assertEqual(self.lab.wait_migration(self.name)["state"], "failed")
+                self.assert_one_at("source")
+
+    def freeze_and_kill(self, instant, target, **members):
+        """The orchestrator stops where it is about to write this, is killed, and started again."""
+        self.lab.kill(self.lab.orchestrators["one"])
+        first = self.lab.orchestrator(environment=lab.freezing("before", instant.encode()))
+        self.lab.wait_vm("source" if target == "target" else "target")
+        self.name = identifier()
+        self.lab.migrate(target, id=self.name, downtimeMilliseconds=members.pop("downtimeMilliseconds", 500), **members)
+        first.wait_frozen()
+        self.lab.kill(first)
+        self.lab.orchestrator()
+
+    def test_source_agent(self):
+        self.kill_agent("source")
+
+    def test_target_agent(self):
+        self.kill_agent("target")
+
+    def kill_agent(self, side):
+        """Its programs go on without it; started again it finds them."""
+        self.begin(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
+        name = self.lab.migrate()["id"]
+        self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
+        self.lab.kill(self.lab.agents[side])
+        time.sleep(1)
+        self.lab.agent(side)
+        end = self.lab.wait_migration(name)
+        self.assertEqual(end["state"], "completed", end)
+        self.assertEqual(self.lab.journal("target").count("committed"), 1)
+        self.machine.run_directory = self.lab.run_directory("target")
+        self.assert_one_at("target")
+
+    def test_sender_and_receiver(self):
+        """The engine's own processes: each is started again by its agent, and goes on."""
+        self.begin(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
+        name = self.lab.migrate()["id"]
+        for command in (" send ", " receive "):
+            self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
+            found = [number for number, line in self.lab_processes() if command in line]
+            self.assertEqual(len(found), 1, command)
+            os.kill(found[0], signal.SIGKILL)
+            lab.wait_for("its end", lambda: found[0] not in dict(self.lab_processes()))
+        end = self.lab.wait_migration(name)
+        self.assertEqual(end["state"], "completed", end)
+        self.machine.run_directory = self.lab.run_directory("target")
+        self.assert_one_at("target")
+
+    def lab_processes(self):
+        return [(n, line) for n, line in all_processes() if lab.TURNTABLE in line and str(self.lab.directory) in line or " send m 127.0.0.1" in line]
+
+
+def all_processes():
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                found.append((int(entry), Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")))
+            except OSError:
+                pass
+    return found
+
+
+@unittest.skipUnless(shutil.which("etcd"), "there is no etcd (apt-get install etcd-server)")
+class SeveralOrchestrators(OrchestratorTest):
+    def begin_two(self, **details):
+        self.etcd = Etcd(self.lab)
+        self.begin(store=self.etcd.address, **details)
+        self.lab.orchestrator("two", store=self.etcd.address)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
+
+    def masters(self):
+        return {name: each.api.get("/v1/status") for name, each in self.lab.orchestrators.items() if each.process.poll() is None}
+
+    def test_the_master_dies(self):
+        """The other one takes over in the middle of the copy; what it decides no third one decides again."""
+        self.begin_two(append=SLOW)
+        known = lab.wait_for("a master", lambda: self.masters()["one"].get("master"))
+        master, other = ("one", "two") if known == self.masters()["one"]["name"] else ("two", "one")
+        name = self.lab.migrate(api=self.lab.orchestrators[other].api)["id"]
+        follower = self.lab.ctl("follow", name)
+        self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying", api=self.lab.orchestrators[other].api)
+        self.lab.kill(self.lab.orchestrators.pop(master))
+        end = self.lab.wait_migration(name)
+        self.assertEqual(end["state"], "completed", end)
+        self.assertEqual(self.masters()[other]["master"], self.masters()[other]["name"])
+        self.assertEqual(self.lab.journal("target").count("committed"), 1)
+        self.assertEqual(follower.wait(), 0, follower.transcript())
+        self.machine.run_directory = self.lab.run_directory("target")
+        self.assert_one_at("target")
+
+    def test_a_master_that_sleeps_is_deposed(self):
+        """Stopped for longer than its lease it comes back with a term that nobody heeds, neither the store nor a site."""
+        self.begin_two(append=SLOW)
+        known = lab.wait_for("a master", lambda: self.masters()["one"].get("master"))
+        master, other = ("one", "two") if known == self.masters()["one"]["name"] else ("two", "one")
+        api = self.lab.orchestrators[other].api
+        name = self.lab.migrate(api=api)["id"]
+        self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying", api=api)
+        self.lab.orchestrators[master].signal(signal.SIGSTOP)
+        lab.wait_for("another master", lambda: api.get("/v1/status").get("master") not in (None, known))
+        self.lab.orchestrators[master].signal(signal.SIGCONT)
+        end = self.lab.wait_migration(name, api=api)
+        self.assertEqual(end["state"], "completed", end)
+        self.assertEqual([event["text"] for event in end["events"]].count("completed"), 1)
+        self.assertEqual(self.lab.journal("target").count("committed"), 1)
+        self.machine.run_directory = self.lab.run_directory("target")
+        self.assert_one_at("target")
+
+    def test_etcd_is_gone_for_a_while(self):
+        self.begin_two(append=SLOW)
+        name = self.lab.migrate()["id"]
+        self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
+        self.lab.kill(self.etcd.program)
+        time.sleep(2)
+        self.etcd.start()
+        end = self.lab.wait_migration(name)
+        self.assertEqual(end["state"], "completed", end)
+        self.machine.run_directory = self.lab.run_directory("target")
+        self.assert_one_at("target")
+
+
+class Asking(OrchestratorTest):
+    def test_who_may_ask(self):
+        self.lab.orchestrator()
+        port = self.lab.orchestrators["one"].port
+        with self.assertRaises((ssl.SSLError, ConnectionError)):
+            context = ssl.create_default_context(cafile=self.lab.keys("third") / "authority.pem")
+            connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=5)
+            connection.request("GET", "/v1/status")
+            connection.getresponse()
+        other = API(f"https://127.0.0.1:{port}", self.lab.keys("source"))
+        self.assertEqual(other.get("/v1/status")["mayChange"], False)
+        for method, path, body in (
+                ("PUT", "/v1/sites/x", {"agent": "https://x:1"}), ("PUT", "/v1/lines/x", {"ends": ["a", "b"], "bitsPerSecond": 1e9}),
+                ("POST", "/v1/migrations", {"vm": "m", "target": "x"}), ("DELETE", "/v1/sites/x", None),
+                ("POST", f"/v1/migrations/{identifier()}/cancel", None)):
+            answer = other.ask(method, path, body)
+            self.assertEqual((answer.status, answer.headers["Content-Type"]), (403, "application/problem+json"), path)
+            self.assertIn("source.test is no operator", answer.json["detail"])
+        # An agent heeds orchestrators only, and no master after a later one.
+        agent = self.lab.agent("source")
+        for keys, term, status in (("source", "lab 5", 403), ("third", "lab 5", 200), ("third", "lab 4", 409), ("third", "other 1", 200), ("third", "nonsense", 400)):
+            answer = API(f"https://127.0.0.1:{agent.port}", self.lab.keys(keys)).ask("GET", "/v1/site", headers={"turntable-term": term})
+            self.assertEqual(answer.status, status, (keys, term, answer.body))
+
+    def test_one_orchestrator_uses_a_file(self):
+        self.lab.orchestrator()
+        second = self.lab.start(
+            *self.lab.orchestrators["one"].arguments, environment={})
+        self.assertEqual(second.wait(), 3, second.transcript())
+        self.assertIn("another process has it open", second.errors[-1])
+
+    def test_the_description_is_true(self):
+        """schemathesis asks for what docs/openapi.yaml describes, and for what it does not."""
+        program = lab.TREE / ".cache/python/bin/schemathesis"
+        if not program.exists():
+            self.skipTest("there is no schemathesis (perf/schemathesis)")
+        self.begin()
+        self.lab.wait_migration(self.lab.migrate()["id"])
+        keys = self.lab.keys("third")
+        done = subprocess.run(
+            [program, "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", lab.TREE / "docs/openapi.yaml", "--url", f"https://127.0.0.1:{self.lab.orchestrators['one'].port}",
+                "--tls-verify", keys / "authority.pem", "--request-cert", keys / "host.pem", "--request-cert-key", keys / "host.key", "--max-examples", "20",
+                "--seed", "2005", "--no-color", "--phases", "examples,coverage,fuzzing"],
+            capture_output=True, text=True, cwd=self.lab.directory, timeout=240)
+        self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr[-2000:])
+
+
+if __name__ == "__main__":
+    unittest.main()
