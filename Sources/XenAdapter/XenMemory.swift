@@ -65,7 +65,9 @@ internal import TurntableLinux
     public func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer { unsafe base + page.byteOffset }
     /// The kernel cannot send a foreign mapping by reference.
     public func file(of region: RegionIndex) -> Int32? { nil }
-    public func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) { for run in runs { body(run) } }
+    public func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
+        for run in runs where run.overlaps(pages) { body(run.clamped(to: pages)) }
+    }
     /// What is to have memory has it.
     public func populate(_ pages: Range<Int>, in region: RegionIndex) throws(TurntableError) {}
 }
