@@ -88,7 +88,7 @@ package struct MessageReader {
     }
 
     /// One of an enumeration's values, which are `0...most`.
-    mutating func readEnum<Value: RawRepresentable>(atMost most: UInt8) throws(WireError) -> Value where Value.RawValue == UInt8 {
+    package mutating func readEnum<Value: RawRepresentable>(atMost most: UInt8) throws(WireError) -> Value where Value.RawValue == UInt8 {
         let start = offset
         let raw: UInt8 = try read()
         guard let value = Value(rawValue: raw) else { throw WireError(.unknownKind, value: UInt64(raw), limit: UInt64(most), offset: start) }
