@@ -17,7 +17,6 @@ packages: ## the Debian packages that building, testing and the demo need
 build: packages ## release programs, and the library that is preloaded into QEMU, in .build/release
 	swift build -c release --product turntable
 	swift build -c release --product turntable-lightpath
-	swift build -c release --product turntable-disk
 	swift build -c release --product turntable-lvm-helper
 	swift build -c release --product turntable-orchestrator
 	$(CC) $(CFLAGS_PRELOAD) CShims/TurntableRAM/turntable_ram.c -o $(BUILD)/$(PRELOAD)

@@ -56,10 +56,9 @@ let package = Package(
         .target(
             name: "CTurntableBlock", path: "CShims/CTurntableBlock", cSettings: strictC, linkerSettings: [.linkedLibrary("devmapper")]),
         .target(name: "CTurntableLVM", path: "CShims/CTurntableLVM", cSettings: strictC, linkerSettings: [.linkedLibrary("lvm2cmd")]),
+        .target(name: "CTurntableNBD", path: "CShims/CTurntableNBD", cSettings: strictC, linkerSettings: [.linkedLibrary("nbd")]),
         library("BlockDelta", ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"]),
         .executableTarget(name: "turntable-lvm-helper", dependencies: ["CTurntableLVM"], swiftSettings: strict),
-        .executableTarget(
-            name: "turntable-disk", dependencies: ["TurntableCore", "TurntableLinux", "BlockDelta", argumentParser], swiftSettings: strict),
         library("WireFormat", ["TurntableCore"]),
         library("Transport", ["TurntableCore", "TurntableLinux", "WireFormat"]),
         library(
@@ -75,14 +74,14 @@ let package = Package(
                 .product(name: "X509", package: "swift-certificates"), .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]),
-        library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
-        library("Hypervisors", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
+        library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
+        library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         .executableTarget(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "MigrationEngine", "Hypervisors",
-                "ControlShim", "Protection",
+                "ControlShim", "Protection", "BlockDelta",
                 argumentParser,
             ],
             swiftSettings: strict),

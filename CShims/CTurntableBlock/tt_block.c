@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -44,9 +45,19 @@ int tt_block_number(int fd, unsigned *device_major, unsigned *device_minor) {
     return 0;
 }
 
-int tt_block_lock(int fd) {
+int tt_block_inode(int fd, uint64_t *inode, uint64_t *birth) {
+    struct statx status;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &status) < 0) return -errno;
+    *inode = status.stx_ino;
+    *birth = (uint64_t)status.stx_btime.tv_sec * 1000000000 + status.stx_btime.tv_nsec;
+    return 0;
+}
+
+int tt_block_hold(int fd) { return flock(fd, LOCK_EX | LOCK_NB) < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : 0; }
+
+int tt_block_is_locked(int fd) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? (errno == EACCES ? -EAGAIN : -errno) : 0;
+    return fcntl(fd, F_OFD_GETLK, &lock) < 0 ? -errno : lock.l_type != F_UNLCK;
 }
 
 int tt_block_write(int fd, const void *bytes, size_t length, int64_t offset) {

@@ -59,15 +59,32 @@ int tt_dm_target(const char *name, int table, struct tt_dm_target *target) {
     return result;
 }
 
+// Information on a device by its number; the caller destroys the task.
+static int find(unsigned device_major, unsigned device_minor, struct dm_task **task, struct dm_info *info) {
+    *task = make(DM_DEVICE_INFO, NULL);
+    if (!*task || !dm_task_set_major(*task, (int)device_major) || !dm_task_set_minor(*task, (int)device_minor)) return -ENODEV;
+    return run(*task, info);
+}
+
 int tt_dm_open_count(unsigned device_major, unsigned device_minor) {
     pthread_mutex_lock(&lock);
-    struct dm_task *task = make(DM_DEVICE_INFO, NULL);
+    struct dm_task *task;
     struct dm_info info;
-    int result = -ENODEV;
-    if (task && dm_task_set_major(task, (int)device_major) && dm_task_set_minor(task, (int)device_minor)) result = run(task, &info);
+    int result = find(device_major, device_minor, &task, &info);
     if (task) dm_task_destroy(task);
     pthread_mutex_unlock(&lock);
     return result < 0 ? result : info.open_count;
+}
+
+int tt_dm_name(unsigned device_major, unsigned device_minor, char *name, size_t capacity) {
+    pthread_mutex_lock(&lock);
+    struct dm_task *task;
+    struct dm_info info;
+    int result = find(device_major, device_minor, &task, &info);
+    if (result == 0) copy(name, capacity, dm_task_get_name(task));
+    if (task) dm_task_destroy(task);
+    pthread_mutex_unlock(&lock);
+    return result;
 }
 
 int tt_dm_suspend(const char *name) {

@@ -59,4 +59,15 @@ int tt_cipher_finish_opening(void *context, const uint8_t *tag) {
            CCryptoBoringSSL_EVP_DecryptFinal_ex(context, none, &moved);
 }
 
+uint8_t *CCryptoBoringSSL_SHA256(const uint8_t *bytes, size_t count, uint8_t *digest);
+enum { SHA256_BYTES = 32 };
+
+void tt_salted_digest(const uint8_t *salt, const void *bytes, size_t count, uint8_t *digest) {
+    uint8_t salted[TT_CIPHER_SALT_BYTES + SHA256_BYTES], full[SHA256_BYTES];
+    memcpy(salted, salt, TT_CIPHER_SALT_BYTES);
+    CCryptoBoringSSL_SHA256(bytes, count, salted + TT_CIPHER_SALT_BYTES);
+    CCryptoBoringSSL_SHA256(salted, sizeof salted, full);
+    memcpy(digest, full, TT_CIPHER_DIGEST_BYTES);
+}
+
 void tt_cipher_forget(void *bytes, size_t count) { explicit_bzero(bytes, count); }

@@ -35,6 +35,13 @@ public enum DeviceMapper {
         return count < 0 ? nil : Int(count)
     }
 
+    /// What a device is called; nil for one that is none of device-mapper's.
+    static func name(major: UInt32, minor: UInt32) -> String? {
+        var name = [CChar](repeating: 0, count: 128)
+        guard unsafe tt_dm_name(major, minor, &name, name.count) == 0 else { return nil }
+        return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }
+
     private static func target(_ name: String, table: Bool) throws(TurntableError) -> Target? {
         var target = tt_dm_target()
         let result = unsafe tt_dm_target(name, table ? 1 : 0, &target)

@@ -4,17 +4,25 @@ internal import Glibc
 internal import TurntableCore
 internal import TurntableLinux
 
-/// A block device or an image file for direct I/O: past the page cache, as the layers below a volume work.
-final class DirectFile {
+/// A block device or an image file for direct I/O: past the page cache, as the layers below a volume work. The last bytes of a disk
+/// whose size is no multiple of ``blockAlignment`` go through the page cache, always.
+final class DirectFile: Sendable {
     let path: String
     let isDevice: Bool
     /// False where the file system has no direct I/O.
     let isDirect: Bool
     let size: ByteCount
     private let descriptor: Descriptor
+    /// Not direct. The same as the other where it is not needed.
+    private let cached: Descriptor
+    private let hasOddEnd: Bool
 
-    /// - Parameter isExclusive: a device that is mounted or part of another device gives an error.
-    init(_ path: String, forWriting isWritable: Bool = false, exclusively isExclusive: Bool = false) throws(TurntableError) {
+    /// - Parameters:
+    ///   - isExclusive: a device that is mounted or part of another device gives an error.
+    ///   - diskSize: of what is kept in it, if not all of it.
+    init(_ path: String, forWriting isWritable: Bool = false, exclusively isExclusive: Bool = false, diskSize: ByteCount? = nil)
+        throws(TurntableError)
+    {
         let what = "opening \(path)\(isWritable ? " for writing" : "")"
         var direct: Int32 = 0
         let opened = unsafe tt_block_open(path, isWritable ? 1 : 0, isExclusive ? 1 : 0, &direct)
@@ -28,16 +36,21 @@ final class DirectFile {
         isDevice = kind == 1
         isDirect = direct != 0
         self.path = path
+        hasOddEnd = direct != 0 && (diskSize ?? size).value % blockAlignment != 0
+        cached = hasOddEnd ? try Descriptor.open(path, isWritable ? .readWrite : .read, what: what) : try descriptor.duplicate()
         self.descriptor = descriptor
     }
 
     /// Fills `buffer`, all of which the file has.
     func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(TurntableError) {
-        let count = unsafe tt_read_at(descriptor.rawValue, buffer.baseAddress, buffer.count, Int64(offset))
-        guard count == buffer.count else {
-            throw TurntableError(
-                .unsupported, "reading \(ByteCount(buffer.count)) at \(offset) of \(path)",
-                count < 0 ? errorText(Int32(-count)) : "only \(count) bytes are there", remedy: "look at the kernel's log for the device")
+        try split(offset, buffer.count) { (descriptor, range) throws(TurntableError) in
+            let start = unsafe buffer.baseAddress.map { unsafe $0 + (range.lowerBound - offset) }
+            let count = unsafe tt_read_at(descriptor, start, range.count, Int64(range.lowerBound))
+            guard count == range.count else {
+                throw TurntableError(
+                    .unsupported, "reading \(ByteCount(range.count)) at \(range.lowerBound) of \(path)",
+                    count < 0 ? errorText(Int32(-count)) : "only \(count) bytes are there", remedy: "look at the kernel's log for the device")
+            }
         }
     }
 
@@ -48,15 +61,28 @@ final class DirectFile {
     }
 
     func write(at offset: Int, _ bytes: UnsafeRawBufferPointer) throws(TurntableError) {
-        try checked(
-            unsafe tt_block_write(descriptor.rawValue, bytes.baseAddress, bytes.count, Int64(offset)),
-            "writing \(ByteCount(bytes.count)) at \(offset) of \(path)", remedy: "look at the kernel's log for the device")
+        try split(offset, bytes.count) { (descriptor, range) throws(TurntableError) in
+            let start = unsafe bytes.baseAddress.map { unsafe $0 + (range.lowerBound - offset) }
+            try checked(
+                unsafe tt_block_write(descriptor, start, range.count, Int64(range.lowerBound)),
+                "writing \(ByteCount(range.count)) at \(range.lowerBound) of \(path)", remedy: "look at the kernel's log for the device")
+        }
     }
 
     func zero(_ range: Range<Int>) throws(TurntableError) {
-        try checked(
-            tt_block_zero(descriptor.rawValue, Int64(range.lowerBound), Int64(range.count)),
-            "clearing \(ByteCount(range.count)) at \(range.lowerBound) of \(path)")
+        try split(range.lowerBound, range.count) { (descriptor, range) throws(TurntableError) in
+            try checked(
+                tt_block_zero(descriptor, Int64(range.lowerBound), Int64(range.count)),
+                "clearing \(ByteCount(range.count)) at \(range.lowerBound) of \(path)")
+        }
+    }
+
+    /// Calls `body` with the part that direct I/O can do, and with the odd end.
+    private func split(_ offset: Int, _ count: Int, _ body: (Int32, Range<Int>) throws(TurntableError) -> Void) throws(TurntableError) {
+        let end = offset + count
+        let evenEnd = !hasOddEnd ? end : max(offset, end / blockAlignment * blockAlignment)
+        if offset < evenEnd { try body(descriptor.rawValue, offset..<evenEnd) }
+        if evenEnd < end { try body(cached.rawValue, evenEnd..<end) }
     }
 
     /// Everything written so far is durable; through the page cache of this device also what others wrote.
@@ -64,17 +90,47 @@ final class DirectFile {
         try checked(tt_block_sync(descriptor.rawValue), "making \(path) durable")
     }
 
-    /// Whether somebody else uses it in a way that can be seen: an emulator's lock, an open device of device-mapper's.
-    func isInUse() throws(TurntableError) -> Bool {
+    /// Whether somebody else uses it in a way that can be seen: another sink, an emulator's lock, an open device of device-mapper's.
+    /// - Parameter isShared: only other sinks count.
+    func isInUse(shared isShared: Bool) throws(TurntableError) -> Bool {
         guard isDevice else {
-            let result = tt_block_lock(descriptor.rawValue)
-            if result == -EAGAIN { return true }
-            try checked(result, "locking \(path)")
-            return false
+            let held = tt_block_hold(descriptor.rawValue)
+            if held == -EAGAIN { return true }
+            try checked(held, "locking \(path)")
+            if isShared { return false }
+            return try checked(tt_block_is_locked(descriptor.rawValue), "asking for locks on \(path)") == 1
         }
+        // That other sinks have it not, O_EXCL says.
+        if isShared { return false }
+        let own = hasOddEnd ? 2 : 1
+        let (major, minor) = try deviceNumber()
+        return (DeviceMapper.openCount(major: major, minor: minor) ?? own) > own
+    }
+
+    func deviceNumber() throws(TurntableError) -> (major: UInt32, minor: UInt32) {
         var major: UInt32 = 0, minor: UInt32 = 0
         try checked(unsafe tt_block_number(descriptor.rawValue, &major, &minor), "looking at \(path)")
-        return (DeviceMapper.openCount(major: major, minor: minor) ?? 1) > 1
+        return (major, minor)
+    }
+
+    /// What distinguishes it from another that has its path later, also after the host was started again.
+    func identity() throws(TurntableError) -> String {
+        guard isDevice else {
+            var inode: UInt64 = 0, birth: UInt64 = 0
+            try checked(unsafe tt_block_inode(descriptor.rawValue, &inode, &birth), "looking at \(path)")
+            return "file \(inode) \(birth)"
+        }
+        let (major, minor) = try deviceNumber()
+        return LVM.attribute("uuid", of: "\(major):\(minor)") ?? "device of \(size.value)"
+    }
+
+    /// Whether every byte is zero, as far as that is known without reading: a file that is all hole, a thin volume without blocks.
+    func isKnownToBeZero() throws(TurntableError) -> Bool {
+        guard isDevice else { return nextData(from: 0) == nil }
+        let (major, minor) = try deviceNumber()
+        guard let name = DeviceMapper.name(major: major, minor: minor), let target = try DeviceMapper.status(of: name) else { return false }
+        // Status of a thin volume: sectors that it has blocks for, and the last of them (thin-provisioning.rst).
+        return target.type == "thin" && target.parameters.split(separator: " ").first == "0"
     }
 
     /// The first byte at or after `offset` that the file system has something for; nil if there is none. A device has everything.
@@ -91,14 +147,4 @@ public func isSameDevice(_ one: String, _ other: String) -> Bool {
     var first = stat(), second = stat()
     guard unsafe stat(one, &first) == 0, unsafe stat(other, &second) == 0 else { return false }
     return first.st_mode & S_IFMT == S_IFBLK && second.st_mode & S_IFMT == S_IFBLK && first.st_rdev == second.st_rdev
-}
-
-/// Memory for direct I/O.
-@safe final class AlignedBuffer: @unchecked Sendable {
-    let bytes: UnsafeMutableRawBufferPointer
-
-    init(bytes count: Int) {
-        unsafe bytes = .allocate(byteCount: count, alignment: blockAlignment)
-    }
-    deinit { unsafe bytes.deallocate() }
 }

@@ -53,7 +53,7 @@ public final class HelperProcess {
             self.running = nil
             throw TurntableError(
                 .unsupported, what, "the helper \(command[0]): \(error.why)",
-                remedy: "look at the volume group with `lvs`: the command may have been carried out; `turntable-disk gc` removes snapshots")
+                remedy: "look at the volume group with `lvs`: the command may have been carried out; `turntable gc` removes snapshots")
         }
         if let complaint = answer.complaint { throw TurntableError(.refused, what, complaint) }
         return answer.lines

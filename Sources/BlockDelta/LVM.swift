@@ -58,14 +58,14 @@ public final class LVM {
 
     /// A snapshot of a volume that is not thin.
     public func createSnapshot(
-        of origin: LogicalVolume, named name: String, store: ByteCount, chunkBytes: Int
+        of origin: LogicalVolume, named name: String, store: ByteCount, chunkBytes: Int, tags: [String]
     ) throws(TurntableError) -> LogicalVolume {
-        _ = try helper.call("create \(origin.group) \(origin.name) \(name) \(store.value) \(chunkBytes)")
+        _ = try helper.call("create \(origin.group) \(origin.name) \(name) \(store.value) \(chunkBytes) \(tags.joined(separator: " "))")
         return try volume("\(origin.group)/\(name)")
     }
 
-    public func createThinSnapshot(of origin: LogicalVolume, named name: String) throws(TurntableError) -> LogicalVolume {
-        _ = try helper.call("create-thin \(origin.group) \(origin.name) \(name)")
+    public func createThinSnapshot(of origin: LogicalVolume, named name: String, tags: [String]) throws(TurntableError) -> LogicalVolume {
+        _ = try helper.call("create-thin \(origin.group) \(origin.name) \(name) \(tags.joined(separator: " "))")
         return try volume("\(origin.group)/\(name)")
     }
 
@@ -73,20 +73,21 @@ public final class LVM {
         _ = try helper.call("extend \(volume.group) \(volume.name) \(size.value)")
     }
 
+    public func retag(_ volume: LogicalVolume, remove old: String, add new: String? = nil) throws(TurntableError) {
+        _ = try helper.call("retag \(volume.group) \(volume.name) \(old)" + (new.map { " \($0)" } ?? ""))
+    }
+
     /// Removes a volume that carries ``tag``; one without stays, and that is no error.
     public func remove(_ volume: LogicalVolume) throws(TurntableError) {
         _ = try helper.call("remove \(volume.group) \(volume.name)")
     }
 
-    /// Removes what a crash left, of one volume or of all; the names of what was removed.
-    /// - Parameter isRunning: whether the copy of a session is still at work, so that its snapshots stay.
-    public func collectGarbage(of origin: String? = nil, isRunning: (String) -> Bool) throws(TurntableError) -> [String] {
+    /// Removes what crashed processes left, of one volume or of all; the names of what was removed.
+    public func collectGarbage(of origin: String? = nil) throws(TurntableError) -> [String] {
         var removed: [String] = []
         for leftover in try tagged() {
             guard origin == nil || "\(leftover.group)/\(leftover.origin)" == origin else { continue }
-            // turntable.SESSION.NUMBER
-            let parts = leftover.name.split(separator: ".")
-            if parts.count == 3, isRunning(String(parts[1])) { continue }
+            if let owner = SnapshotOwner(tags: leftover.tags), owner.isRunning { continue }
             if leftover.isThin { try ThinPool(of: leftover).releaseLeftover() }
             try remove(leftover)
             removed.append(leftover.fullName)

@@ -27,8 +27,6 @@ public struct Replication {
 
     /// Everything between two points that are made durable.
     private static let flushBytes = 256 << 20
-    /// Made zero by one call, which a device may have to write.
-    private static let zeroBytes = 64 << 20
 
     public init(
         from source: any BlockSource, to sink: any BlockSink, report: @escaping (PassReport) -> Void,
@@ -77,6 +75,7 @@ public struct Replication {
             }
             began = Clock.now
             changes = try source.nextDelta()
+            try source.settle()
             if changes.lossReason != nil { losses += 1 }
             guard losses <= Limits.lostDeltas else {
                 throw TurntableError(
@@ -113,10 +112,10 @@ public struct Replication {
             let extent = chunks.nextExtent(from: position, atMost: Limits.blockExtentBytes)
             let gap = position..<(extent?.lowerBound ?? source.size.value)
             if isWhole && !gap.isEmpty {
-                position = min(gap.upperBound, position + Self.zeroBytes)
+                position = min(gap.upperBound, position + Limits.blockZeroBytes)
                 try sink.zero(gap.lowerBound..<position)
             } else if let extent {
-                unsafe try sink.write(extent) { (buffer) throws(TurntableError) in unsafe try source.read(extent, into: buffer) }
+                try copyExtent(extent)
                 position = extent.upperBound
             } else {
                 return
@@ -126,5 +125,17 @@ public struct Replication {
                 flushed = position
             }
         }
+    }
+
+    private func copyExtent(_ extent: Range<Int>) throws(TurntableError) {
+        let buffer = try sink.claim(extent)
+        do throws(TurntableError) {
+            try unsafe source.read(extent, into: UnsafeMutableRawBufferPointer(start: buffer.address, count: extent.count))
+        } catch {
+            sink.abandon(buffer)
+            throw error
+        }
+        // What fails is told by the next call.
+        sink.submit(buffer, [BlockPart(extent, isZero: false)]) { _ in }
     }
 }

@@ -1,22 +1,23 @@
+internal import FoundationEssentials
 public import TurntableCore
 public import TurntableLinux
 
-/// How far a copy has come, in a file beside the target: one line each time everything before was made durable.
+/// How far a copy has come, in a file at the target: one line each time everything before was made durable.
 ///
-///     turntable-disk DISK pass 2 position 1048576 open CHECK
-///     turntable-disk DISK pass 3 position 0 complete CHECK
+///     turntable-disk COPY pass 2 position 1048576 open CHECK
+///     turntable-disk COPY pass 3 position 0 complete CHECK
 ///
-/// DISK names what is copied; CHECK is a digest of the rest of the line. The last whole line counts; a torn one after it is
-/// what a crash left, and is cut off.
-public final class SinkJournal {
+/// COPY names what is copied and where it goes; CHECK is a digest of the rest of the line. The last whole line counts; a torn
+/// one after it is what a crash left, and is cut off. Lines of another copy are forgotten.
+public final class SinkJournal: Sendable {
     private let store: any AppendStore
-    private let disk: String
+    private let copy: String
 
-    /// - Parameter disk: the name of what is copied, without spaces. A journal of another disk is refused.
-    public init(_ store: any AppendStore, disk: String) {
-        precondition(!disk.contains { $0.isWhitespace })
+    /// - Parameter copy: a word.
+    public init(_ store: any AppendStore, copy: String) {
+        precondition(!copy.contains { $0.isWhitespace })
         self.store = store
-        self.disk = disk
+        self.copy = copy
     }
 
     /// What was noted last; nil in a new journal.
@@ -25,7 +26,7 @@ public final class SinkJournal {
     public func note(_ progress: BlockProgress) throws(TurntableError) {
         let (_, length) = try wholeLines()
         try store.truncate(to: length)
-        let text = "turntable-disk \(disk) pass \(progress.pass) position \(progress.position) \(progress.isComplete ? "complete" : "open")"
+        let text = "turntable-disk \(copy) pass \(progress.pass) position \(progress.position) \(progress.isComplete ? "complete" : "open")"
         try store.append(Array("\(text) \(Self.check(text))\n".utf8))
         try store.sync()
     }
@@ -39,11 +40,7 @@ public final class SinkJournal {
             guard words.count == 8, words[7] == Self.check(words[..<7].joined(separator: " ")), let pass = Int(words[3]),
                 let position = Int(words[5])
             else { break }
-            guard words[1] == disk else {
-                throw TurntableError(
-                    .refused, "reading the journal of a copy of \(disk)", "it is of \(words[1])",
-                    remedy: "choose another journal, or remove it")
-            }
+            guard words[1] == copy else { return (nil, 0) }
             progress = BlockProgress(pass: pass, position: position, isComplete: words[6] == "complete")
             length = end + 1
         }
@@ -53,4 +50,34 @@ public final class SinkJournal {
     private static func check(_ text: String) -> String {
         String(Digest.of(Array(text.utf8)), radix: 16)
     }
+}
+
+/// The journals of the copies that come to a host, in a directory that survives it: a file for each disk of a machine. What was
+/// interrupted is known again by the machine, the disk, the path of the target and the target itself: the file, not one that
+/// has its name since, or the volume.
+public struct SinkJournals: Sendable {
+    private let store: @Sendable (_ file: String) throws(TurntableError) -> any AppendStore
+
+    init(store: @escaping @Sendable (String) throws(TurntableError) -> any AppendStore) { self.store = store }
+
+    /// - Parameter directory: is made when there is something to note.
+    public init(directory: String) {
+        store = { (file) throws(TurntableError) in
+            do {
+                try FileManager.default.createDirectory(
+                    atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            } catch {
+                throw TurntableError(
+                    .unsupported, "making \(directory)", "\(error)", remedy: "run as root, or choose a directory with --state-dir")
+            }
+            return AppendFile("\(directory)/\(file)")
+        }
+    }
+
+    func journal(of machine: String, disk: String, at path: String, identity: String) throws(TurntableError) -> SinkJournal {
+        let name = Self.digest([machine, disk])
+        return SinkJournal(try store(name), copy: Self.digest([machine, disk, path, identity]))
+    }
+
+    private static func digest(_ words: [String]) -> String { String(Digest.of(Array(words.joined(separator: "\0").utf8)), radix: 16) }
 }

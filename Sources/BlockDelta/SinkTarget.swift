@@ -9,29 +9,33 @@ enum SinkTarget {
     /// partition tables' and RAID's at the end.
     private static let signatureBytes = 1 << 20
 
-    static func open(_ path: String, size: ByteCount, mayHoldSomething: Bool) throws(TurntableError) -> DirectFile {
-        let what = "copying a disk of \(size) to \(path)"
+    static func open(_ path: String, size: ByteCount, isShared: Bool) throws(TurntableError) -> DirectFile {
+        let what = what(path, size)
         try makeFile(path, size)
         // A device in use gives an error here if the kernel knows of it.
-        let file = try DirectFile(path, forWriting: true, exclusively: true)
+        let file = try DirectFile(path, forWriting: true, exclusively: true, diskSize: size)
         guard file.size >= size else {
             throw TurntableError(.refused, what, "it has \(file.size)", remedy: "extend it, or choose another target")
         }
-        if try staysInUse(file) {
+        if try staysInUse(file, isShared) {
             throw TurntableError(.refused, what, "somebody uses it", remedy: "stop what has it open, or choose another target")
-        }
-        if !mayHoldSomething, let found = try firstContent(of: file) {
-            throw TurntableError(
-                .refused, what, "it holds something at byte \(found)",
-                remedy: "clear it with `wipefs -a` or blkdiscard(8), or say --overwrite")
         }
         return file
     }
 
+    static func checkEmpty(_ file: DirectFile, size: ByteCount) throws(TurntableError) {
+        guard let found = try firstContent(of: file) else { return }
+        throw TurntableError(
+            .refused, what(file.path, size), "it holds something at byte \(found)",
+            remedy: "clear it with `wipefs -a` or blkdiscard(8), or have it overwritten: --overwrite, --overwrite-disks")
+    }
+
+    private static func what(_ path: String, _ size: ByteCount) -> String { "copying a disk of \(size) to \(path)" }
+
     /// A new device is opened by udev for a moment, to see what it is.
-    private static func staysInUse(_ file: DirectFile) throws(TurntableError) -> Bool {
+    private static func staysInUse(_ file: DirectFile, _ isShared: Bool) throws(TurntableError) -> Bool {
         let deadline = Clock.now + Limits.deviceProbeTime
-        while try file.isInUse() {
+        while try file.isInUse(shared: isShared) {
             if Clock.now > deadline { return true }
             Clock.sleep(.milliseconds(20))
         }
@@ -47,6 +51,7 @@ enum SinkTarget {
             removeFile(path)
             throw TurntableError(.unsupported, "making \(path) with \(size)", reason)
         }
+        try syncDirectory(of: path)
     }
 
     private static func firstContent(of file: DirectFile) throws(TurntableError) -> Int? {

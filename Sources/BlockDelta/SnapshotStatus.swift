@@ -4,7 +4,8 @@
 public import TurntableCore
 
 public enum SnapshotStatus: Hashable, Sendable {
-    case used(ByteCount, of: ByteCount)
+    /// The store's table of what it holds is a part of what is used.
+    case used(ByteCount, of: ByteCount, table: ByteCount)
     /// What it held is lost: its store was full, or could not be written.
     case invalid(String)
 
@@ -15,12 +16,15 @@ public enum SnapshotStatus: Hashable, Sendable {
             self = .invalid(text)
         case let first?:
             let numbers = first.split(separator: "/", omittingEmptySubsequences: false)
-            guard numbers.count == 2, let used = Int(numbers[0]), let total = Int(numbers[1]), 0...(1 << 53) ~= used, 0...(1 << 53) ~= total
-            else { return nil }
-            self = .used(ByteCount(used * 512), of: ByteCount(total * 512))
+            guard numbers.count == 2, let used = Self.bytes(numbers[0]), let total = Self.bytes(numbers[1]) else { return nil }
+            self = .used(used, of: total, table: words.count > 1 ? Self.bytes(words[1]) ?? ByteCount(0) : ByteCount(0))
         case nil:
             return nil
         }
+    }
+
+    private static func bytes(_ sectors: Substring) -> ByteCount? {
+        Int(sectors).flatMap { 0...(1 << 53) ~= $0 ? ByteCount($0 * 512) : nil }
     }
 }
 

@@ -18,7 +18,7 @@ final class SnapshotWatch: @unchecked Sendable {
             var size = snapshot.size
             var isStuck = false
             while isOver.wait(atMost: Limits.snapshotWatchTime, until: { $0 ? true : nil }) == nil {
-                guard case .used(let used, of: let total) = (try? DeviceMapper.snapshotStatus(of: snapshot.deviceName())) ?? nil else {
+                guard case .used(let used, of: let total, table: _) = (try? DeviceMapper.snapshotStatus(of: snapshot.deviceName())) ?? nil else {
                     continue
                 }
                 size = max(size, total)

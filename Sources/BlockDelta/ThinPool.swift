@@ -1,3 +1,4 @@
+internal import Glibc
 internal import TurntableCore
 internal import TurntableLinux
 
@@ -9,6 +10,27 @@ struct ThinPool {
     init(of volume: LogicalVolume) {
         device = deviceMapperName(group: volume.group, volume: volume.pool, layer: "tpool")
         metadata = "/dev/mapper/" + deviceMapperName(group: volume.group, volume: volume.pool + "_tmeta")
+    }
+
+    /// The unit in which it gives room to its volumes. Source: thin-provisioning.rst, as below: table and status of a pool.
+    func blockBytes() throws(TurntableError) -> Int {
+        // Metadata device, data device, block size in sectors.
+        let words = try DeviceMapper.table(of: device)?.parameters.split(separator: " ") ?? []
+        guard words.count > 2, let sectors = Int(words[2]), 128...(1 << 21) ~= sectors else { throw strange("table", words) }
+        return sectors * 512
+    }
+
+    /// Blocks that its volumes have.
+    func usedBlocks() throws(TurntableError) -> Int {
+        // Transaction, used/total metadata blocks, used/total data blocks.
+        let words = try DeviceMapper.status(of: device)?.parameters.split(separator: " ") ?? []
+        guard words.count > 2, let used = Int(words[2].prefix { $0 != "/" }) else { throw strange("status", words) }
+        return used
+    }
+
+    private func strange(_ what: String, _ words: [Substring]) -> TurntableError {
+        TurntableError(
+            .unsupported, "asking the pool \(device)", "its \(what) is \"\(words.joined(separator: " "))\"", remedy: "look at it with `lvs -a`")
     }
 
     /// What a volume has blocks for.
@@ -25,12 +47,37 @@ struct ThinPool {
 
     /// A reservation that a process of ours did not give back when it was killed.
     func releaseLeftover() throws(TurntableError) {
+        let lock = try lock()
+        defer { withExtendedLifetime(lock) {} }
         // Status of a thin pool: transaction, metadata blocks, data blocks, held metadata root (thin-provisioning.rst).
         let words = try DeviceMapper.status(of: device)?.parameters.split(separator: " ") ?? []
         if words.count > 3, words[3] != "-" { try DeviceMapper.message("release_metadata_snap", to: device) }
     }
 
+    /// Excludes other copies of ours from the one reservation that there is, and ends with its process.
+    private func lock() throws(TurntableError) -> PoolLock {
+        let lock = PoolLock(try Descriptor.open(metadata, .read, what: "opening \(metadata)"))
+        let deadline = Clock.now + Limits.lvmTime
+        while !lock.take() {
+            guard Clock.now < deadline else {
+                throw TurntableError(
+                    .unsupported, "reserving the metadata of the pool \(device)", "another copy holds them for \(Limits.lvmTime.seconds) s",
+                    remedy: "end the other copy")
+            }
+            Clock.sleep(.milliseconds(5))
+        }
+        return lock
+    }
+
+    private final class PoolLock {
+        private let file: Descriptor
+        init(_ file: consuming Descriptor) { self.file = file }
+        func take() -> Bool { flock(file.rawValue, LOCK_EX | LOCK_NB) == 0 }
+    }
+
     private func run(_ command: [String], size: ByteCount) throws(TurntableError) -> ChunkSet {
+        let lock = try lock()
+        defer { withExtendedLifetime(lock) {} }
         do throws(TurntableError) {
             try DeviceMapper.message("reserve_metadata_snap", to: device)
         } catch {

@@ -9,10 +9,16 @@ internal import TurntableLinux
 ///
 /// A target is refused if it is smaller than the disk, mounted, used by somebody, or if it holds something, which is looked for
 /// where file systems and partition tables have their signatures.
-public final class VolumeSink: BlockSink {
+///
+/// Unchecked: what threads share is in ``queue``, or set once.
+public final class VolumeSink: BlockSink, @unchecked Sendable {
+    public let name: String
     public let size: ByteCount
+    public let isZeroed: Bool
     /// What an earlier copy to this target had noted, if it was not complete.
     public let interrupted: BlockProgress?
+
+    public var isUnfinishedCopy: Bool { interrupted != nil && !isZeroed }
 
     private let file: DirectFile
     private let journal: SinkJournal?
@@ -24,6 +30,8 @@ public final class VolumeSink: BlockSink {
         var range: Range<Int>
         /// Nil: zeroes.
         var buffer: Int?
+        var parts: [BlockPart] = []
+        var done: (@Sendable (TurntableError?) -> Void)?
     }
     fileprivate struct Queue {
         var waiting: [Job] = []
@@ -36,17 +44,24 @@ public final class VolumeSink: BlockSink {
 
     /// - Parameters:
     ///   - path: what is not there is made as a file.
+    ///   - name: what the machine calls the disk.
+    ///   - machine: whose disk it is, for the journal.
     ///   - size: of the disk that is copied.
     ///   - isOverwriting: what the target holds is no reason to refuse it.
-    ///   - journal: where progress is noted.
-    public init(_ path: String, size: ByteCount, overwriting isOverwriting: Bool = false, journal: SinkJournal? = nil)
-        throws(TurntableError)
-    {
-        let interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
-        file = try SinkTarget.open(path, size: size, mayHoldSomething: isOverwriting || interrupted != nil)
+    ///   - isShared: that somebody has it open is none: a QEMU that waits for the disk.
+    ///   - journals: where progress is noted. What an interrupted copy of the same disk left is no reason to refuse the target either.
+    public init(
+        _ path: String, as name: String, of machine: String, size: ByteCount, overwriting isOverwriting: Bool = false,
+        sharing isShared: Bool = false, journals: SinkJournals? = nil
+    ) throws(TurntableError) {
+        file = try SinkTarget.open(path, size: size, isShared: isShared)
+        let identity = try file.identity()
+        journal = try journals?.journal(of: machine, disk: name, at: path, identity: identity)
+        interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
+        if !isOverwriting, interrupted == nil { try SinkTarget.checkEmpty(file, size: size) }
+        isZeroed = try file.isKnownToBeZero()
+        self.name = name
         self.size = size
-        self.interrupted = interrupted
-        self.journal = journal
         buffers = (0..<Limits.blockWrites).map { _ in AlignedBuffer(bytes: Limits.blockExtentBytes) }
         try journal?.note(BlockProgress(pass: 0, position: 0))
         for _ in 0..<Limits.blockWriters {
@@ -60,31 +75,42 @@ public final class VolumeSink: BlockSink {
         for thread in threads { thread.join() }
     }
 
-    public func write(_ range: Range<Int>, fill: (UnsafeMutableRawBufferPointer) throws(TurntableError) -> Void) throws(TurntableError) {
+    public func claim(_ range: Range<Int>) throws(TurntableError) -> BlockBuffer {
         precondition(!range.isEmpty && range.count <= Limits.blockExtentBytes && range.upperBound <= size.value)
         let index: Int = try waitForRoom { queue in
             guard !queue.freeBuffers.isEmpty, !queue.ranges.contains(where: { $0.overlaps(range) }) else { return nil }
             queue.ranges.append(range)
             return queue.freeBuffers.removeLast()
         }
-        do throws(TurntableError) {
-            try unsafe fill(UnsafeMutableRawBufferPointer(rebasing: buffers[index].bytes[..<range.count]))
-        } catch {
-            queue.update { $0.finish(Job(range: range, buffer: index)) }
-            throw error
-        }
-        queue.update { $0.waiting.append(Job(range: range, buffer: index)) }
+        guard let address = unsafe buffers[index].bytes.baseAddress else { preconditionFailure("buffers are not empty") }
+        return unsafe BlockBuffer(index: index, range: range, address: address)
     }
+
+    public func submit(_ buffer: BlockBuffer, _ parts: [BlockPart], done: @escaping @Sendable (TurntableError?) -> Void) {
+        precondition(parts.allSatisfy { buffer.range.lowerBound <= $0.range.lowerBound && $0.range.upperBound <= buffer.range.upperBound })
+        queue.update { $0.waiting.append(Job(range: buffer.range, buffer: buffer.index, parts: parts, done: done)) }
+    }
+
+    public func abandon(_ buffer: BlockBuffer) { queue.update { $0.finish(Job(range: buffer.range, buffer: buffer.index)) } }
 
     public func zero(_ range: Range<Int>) throws(TurntableError) {
         precondition(range.upperBound <= size.value)
-        try waitForRoom { (queue) -> Void? in
-            guard queue.ranges.count < Limits.blockWrites, !queue.ranges.contains(where: { $0.overlaps(range) }) else { return nil }
-            queue.ranges.append(range)
-            return ()
+        var position = range.lowerBound
+        while position < range.upperBound {
+            let piece = position..<min(range.upperBound, position + Limits.blockZeroBytes)
+            try waitForRoom { (queue) -> Void? in
+                guard queue.ranges.count < Limits.blockWrites, !queue.ranges.contains(where: { $0.overlaps(piece) }) else { return nil }
+                queue.ranges.append(piece)
+                return ()
+            }
+            // Not in the wait above, which wakes nobody.
+            queue.update { $0.waiting.append(Job(range: piece)) }
+            position = piece.upperBound
         }
-        // Not in the wait above, which wakes nobody.
-        queue.update { $0.waiting.append(Job(range: range, buffer: nil)) }
+    }
+
+    public func read(_ range: Range<Int>, into buffer: UnsafeMutableRawBufferPointer) throws(TurntableError) {
+        try unsafe file.read(at: range.lowerBound, into: buffer)
     }
 
     public func flush(_ progress: BlockProgress) throws(TurntableError) {
@@ -123,11 +149,11 @@ public final class VolumeSink: BlockSink {
                 }
                 guard let next else { continue }
                 guard let job = next else { return }
-                let failure = perform(job)
-                queue.update { queue in
-                    queue.failure = queue.failure ?? failure
-                    queue.finish(job)
-                }
+                let failure = queue.read { $0.failure } ?? perform(job)
+                if let failure { queue.update { $0.failure = $0.failure ?? failure } }
+                // Before the range is free: whoever waits for that finds that it was said.
+                job.done?(failure)
+                queue.update { $0.finish(job) }
             }
         }
 
@@ -137,12 +163,40 @@ public final class VolumeSink: BlockSink {
                     try file.zero(job.range)
                     return nil
                 }
-                let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffers[index].bytes[..<job.range.count])
-                try unsafe writeData(bytes, at: job.range.lowerBound)
+                try write(job, from: buffers[index])
                 return nil
             } catch {
                 return error
             }
+        }
+
+        /// What is zero for less than ``zeroUnitBytes`` is written with what is beside it.
+        private func write(_ job: Job, from buffer: AlignedBuffer) throws(TurntableError) {
+            var run: Range<Int>?
+            for part in job.parts where !part.range.isEmpty {
+                let local = part.range.lowerBound - job.range.lowerBound..<part.range.upperBound - job.range.lowerBound
+                if part.isZero {
+                    if part.range.count >= zeroUnitBytes {
+                        try writeRun(&run, job, buffer)
+                        try file.zero(part.range)
+                        continue
+                    }
+                    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[local]).initializeMemory(as: UInt8.self, repeating: 0)
+                }
+                if let before = run, before.upperBound == local.lowerBound {
+                    run = before.lowerBound..<local.upperBound
+                } else {
+                    try writeRun(&run, job, buffer)
+                    run = local
+                }
+            }
+            try writeRun(&run, job, buffer)
+        }
+
+        private func writeRun(_ run: inout Range<Int>?, _ job: Job, _ buffer: AlignedBuffer) throws(TurntableError) {
+            guard let local = run else { return }
+            run = nil
+            try unsafe writeData(UnsafeRawBufferPointer(rebasing: buffer.bytes[local]), at: job.range.lowerBound + local.lowerBound)
         }
 
         /// In runs of units that are zero or not.

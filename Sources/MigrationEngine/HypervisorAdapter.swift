@@ -26,11 +26,15 @@ public protocol SourceMachine: AnyObject, Sendable {
     var description: [UInt8] { get }
     var pages: any PageSource { get }
     var deviceCost: DeviceCost { get }
+    /// Disks that come along.
+    var disks: [any BlockSource] { get }
     /// False if it is paused, which it then stays at the target.
     var isRunning: Bool { get }
 
     /// What a migration of this machine must not forget when its process dies: zeroes, or what an earlier process left.
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory
+    /// As ``sessionMemory(bytes:)``, for what is not to be forgotten of ``disks``.
+    func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory
     /// The migration is over: nothing of it is kept.
     func forgetSession()
     /// An earlier process of this migration was killed, perhaps while it held the machine still: from now on ``isRunning`` is
@@ -59,6 +63,10 @@ public protocol SourceMachine: AnyObject, Sendable {
 /// A machine that is prepared and waits for its memory and device state.
 public protocol TargetMachine: AnyObject, Sendable {
     var pages: any PageSink { get }
+    /// Those of the offer, in its order.
+    var disks: [any BlockSink] { get }
+    /// What each region of memory and then each disk reads as before anything of this session arrived.
+    var contents: [TargetContent] { get }
     /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
     var isRunning: Bool { get }
     /// An earlier process of this receiver loaded the device state: the machine is ready to run, and may have been said to be.
@@ -80,16 +88,22 @@ public protocol TargetMachine: AnyObject, Sendable {
 
 extension SourceMachine {
     public var isRunning: Bool { true }
+    public var disks: [any BlockSource] { [] }
+    public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory { preconditionFailure("a machine without disks needs none") }
 }
 
 extension TargetMachine {
+    public var disks: [any BlockSink] { [] }
+    public var contents: [TargetContent] {
+        pages.regions.map { _ in .zero } + disks.map { $0.isZeroed ? .zero : $0.isUnfinishedCopy ? .older : .unknown }
+    }
     public var isRunning: Bool { true }
     public var hasDeviceState: Bool { false }
 }
 
 /// Makes machines at a target.
 public protocol TargetHost: AnyObject, Sendable {
-    /// Checks the offer against what the operator allows and makes the machine: its memory and its stopped hypervisor.
+    /// Checks the offer against what the operator allows and makes the machine: its memory, its disks and its stopped hypervisor.
     /// - Parameter resumeWindow: how long it waits for another process of this receiver when this one dies, before it is ended.
     func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine
     /// The machine that an earlier process of this receiver prepared for this offer's session, and that still waits. Nil if

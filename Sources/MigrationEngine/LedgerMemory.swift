@@ -1,8 +1,9 @@
 // Where a ledger's fields lie in its memory.
 //
 //   ledger   = header (4 KiB) | ring of each stream | bitmaps of each region: pending, held, doubtful | device state
+//   of disks = bitmaps of each disk, in a memory of its own, so that who knows of no disks can read the ledger
 //   header   = magic u64 | layout digest u64 | session | host (16 bytes each) | epoch u64 | streams u64 | wasRunning u64
-//              | deviceStateBytes u64 | marks u64; from byte 512 on 64 bytes a stream:
+//              | deviceStateBytes u64 | digest of the disks u64; from byte 512 on 64 bytes a stream:
 //              started u64 | first u64 | end u64 | doubtfulUntil u64 | scanned region, first page, end page u64
 //              | floor u64
 //
@@ -15,7 +16,7 @@ internal import TurntableLinux
 
 @safe final class LedgerMemory: @unchecked Sendable {
     enum Field: Int {
-        case magic, layout, sessionHigh, sessionLow, hostHigh, hostLow, epoch, streams, wasRunning, deviceStateBytes
+        case magic, layout, sessionHigh, sessionLow, hostHigh, hostLow, epoch, streams, wasRunning, deviceStateBytes, disks
     }
     enum StreamField: Int {
         case started, first, end, doubtfulUntil, scanRegion, scanFirst, scanEnd, floor
@@ -43,8 +44,10 @@ internal import TurntableLinux
 
     /// Bytes of the ledger for such a machine. Only what is written takes memory.
     static func bytes(_ regions: [MemoryRegion]) -> Int {
-        bitmapsOffset + regions.reduce(0) { $0 + 3 * bitmapBytes($1) } + Limits.deviceStateBytes
+        bitmapsOffset + diskBytes(regions) + Limits.deviceStateBytes
     }
+    /// Bytes of the disks' own memory.
+    static func diskBytes(_ disks: [MemoryRegion]) -> Int { disks.reduce(0) { $0 + 3 * bitmapBytes($1) } }
 
     init(_ memory: SharedMemory, _ regions: [MemoryRegion]) {
         precondition(memory.bytes >= Self.bytes(regions))
@@ -67,10 +70,12 @@ internal import TurntableLinux
     func clearHeader() { unsafe memset(memory.base, 0, Self.headerBytes) }
 
     /// A bitmap for each region: the first, second or third kind.
-    func bitmaps(_ kind: Int) -> [PageBitmap] {
-        var offset = Self.bitmapsOffset + regions.reduce(0) { $0 + kind * Self.bitmapBytes($1) }
+    func bitmaps(_ kind: Int) -> [PageBitmap] { Self.bitmaps(kind, of: regions, in: memory, from: Self.bitmapsOffset) }
+
+    static func bitmaps(_ kind: Int, of regions: [MemoryRegion], in memory: SharedMemory, from start: Int = 0) -> [PageBitmap] {
+        var offset = start + regions.reduce(0) { $0 + kind * bitmapBytes($1) }
         return regions.map { region in
-            defer { offset += Self.bitmapBytes(region) }
+            defer { offset += bitmapBytes(region) }
             return unsafe PageBitmap(pages: region.pages, words: (memory.base + offset).assumingMemoryBound(to: UInt64.self), of: memory)
         }
     }

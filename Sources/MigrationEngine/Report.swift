@@ -10,6 +10,10 @@ public struct RoundReport: Sendable, Codable, Equatable {
     public var round: Int
     public var pagesSent: Int
     public var zeroPages: Int
+    /// Pages of disks.
+    public var blocksSent = 0
+    /// Pages, of memory or disks, that the target has in an older copy.
+    public var olderPages = 0
     public var bytesOnWire: Int
     public var milliseconds: Double
     public var rateBitsPerSecond: Double
@@ -40,6 +44,8 @@ public struct BlackoutReport: Sendable, Codable, Equatable {
     public var lastScanMilliseconds: Double
     /// Last pages and device state, which are sent side by side.
     public var lastPagesMilliseconds: Double
+    /// Asking the disks what was written last, while the last pages are sent.
+    public var lastDeltaMilliseconds: Double
     public var deviceSaveMilliseconds: Double
     /// Of the source's memory, if it is compared before the hand-off.
     public var digestMilliseconds: Double
@@ -52,6 +58,7 @@ public struct BlackoutReport: Sendable, Codable, Equatable {
     public var predictedMilliseconds: Double
     public var budgetMilliseconds: Double
     public var lastPages: Int
+    public var lastBlocks: Int
     public var deviceStateBytes: Int
 }
 
@@ -64,6 +71,12 @@ public struct MigrationReport: Sendable, Codable, Equatable {
     public var totalSeconds: Double
     public var memoryBytes: Int
     public var pagesSent: Int
+    /// Of the disks that came along.
+    public var diskBytes: Int
+    /// Pages of disks.
+    public var blocksSent: Int
+    /// Pages that the target had in an older copy, and that were not sent.
+    public var olderPages: Int
     public var bytesOnWire: Int
     /// Of the first round, over its whole length.
     public var bulkRateBitsPerSecond: Double
@@ -110,7 +123,8 @@ extension SourceMigration {
             pauseMilliseconds: (source.paused - source.began).milliseconds,
             lastScanMilliseconds: (source.scanned - source.paused).milliseconds,
             lastPagesMilliseconds: (source.handedOff - source.scanned).milliseconds,
-            deviceSaveMilliseconds: (source.deviceSaved - source.scanned).milliseconds,
+            lastDeltaMilliseconds: (source.deltasTold - source.scanned).milliseconds,
+            deviceSaveMilliseconds: (source.deviceSaved - source.deltasTold).milliseconds,
             digestMilliseconds: (source.digested - source.deviceSaved).milliseconds,
             oneWayMilliseconds: oneWay.milliseconds,
             drainMilliseconds: target.waitedForStreams.milliseconds,
@@ -119,11 +133,13 @@ extension SourceMigration {
             totalMilliseconds: (source.handedOff - source.began + oneWay + target.waitedForStreams + target.loadedDeviceState
                 + target.resumed).milliseconds,
             predictedMilliseconds: (session.prediction?.total ?? .zero).milliseconds, budgetMilliseconds: options.budget.milliseconds,
-            lastPages: source.lastPages.value, deviceStateBytes: session.deviceState.count)
+            lastPages: source.lastPages.value, lastBlocks: source.lastBlocks.value, deviceStateBytes: session.deviceState.count)
         return MigrationReport(
             machine: machine.name, epoch: session.epoch.value, streams: senders.map(\.summary),
             roundTripMilliseconds: roundTrip.milliseconds, totalSeconds: (Clock.now - session.started).seconds,
-            memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value }, pagesSent: sum.pages, bytesOnWire: sum.bytesOnWire,
+            memoryBytes: machine.pages.regions.reduce(0) { $0 + $1.pages.bytes.value }, pagesSent: sum.pages,
+            diskBytes: machine.disks.reduce(0) { $0 + $1.size.value }, blocksSent: sum.blocks, olderPages: sum.olderPages,
+            bytesOnWire: sum.bytesOnWire,
             bulkRateBitsPerSecond: session.rounds.first?.rateBitsPerSecond ?? 0, rounds: session.rounds, blackout: blackout,
             retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions }, withdrawnPauses: session.withdrawnPauses,
             isRunning: machine.isRunning, attachments: session.attachments, pagesSentAgain: session.pagesSentAgain,

@@ -9,28 +9,37 @@ internal import TurntableLinux
 internal import WireFormat
 
 final class SendLedger: @unchecked Sendable {
-    /// Pages to send.
+    /// Pages to send, of the regions of memory and then of disks.
     let pending: [PageBitmap]
     /// Pages that may not be zero at the target.
     let held: [PageBitmap]
     /// Pages on their way that the ring no longer has room for.
     private let doubtful: [PageBitmap]
 
+    /// Of which all is pending, also what was never touched. Changes while no stream sends.
+    private var distrusted: Set<Int> = []
     private let memory: LedgerMemory
-    private let regions: [MemoryRegion]
+    let regions: [MemoryRegion]
+    private let memoryRegions: Int
+    /// Of ``pending``.
+    var pendingMemory: [PageBitmap] { Array(pending[..<memoryRegions]) }
     /// Frames that the target is known to have received; written by the control stream's thread.
     private let confirmed: [Confirmed]
     private final class Confirmed: Sendable { let frames = Atomic<UInt64>(0) }
 
     var pagesLeft: PageCount { PageCount(pending.reduce(0) { $0 + $1.count }) }
 
-    init(_ memory: SharedMemory, regions: [MemoryRegion]) {
-        self.memory = LedgerMemory(memory, regions)
-        self.regions = regions
+    /// - Parameter disks: which, and the memory of ``LedgerMemory/diskBytes(_:)`` for them.
+    init(_ memory: SharedMemory, regions: [MemoryRegion], disks: (regions: [MemoryRegion], memory: SharedMemory)? = nil) {
+        memoryRegions = regions.count
+        let ledger = LedgerMemory(memory, regions)
+        self.memory = ledger
+        self.regions = regions + (disks?.regions ?? [])
         confirmed = (0..<Limits.streams).map { _ in Confirmed() }
-        pending = self.memory.bitmaps(0)
-        held = self.memory.bitmaps(1)
-        doubtful = self.memory.bitmaps(2)
+        let bitmaps = [0, 1, 2].map { kind in
+            ledger.bitmaps(kind) + (disks.map { LedgerMemory.bitmaps(kind, of: $0.regions, in: $0.memory) } ?? [])
+        }
+        (pending, held, doubtful) = (bitmaps[0], bitmaps[1], bitmaps[2])
     }
 
     // MARK: - The session
@@ -49,7 +58,9 @@ final class SendLedger: @unchecked Sendable {
     var wasRunning: Bool { memory[.wasRunning] != 0 }
 
     /// Whether an earlier process left a session of this very machine.
-    var isBegun: Bool { memory[.magic] == LedgerMemory.magic && memory[.layout] == layoutDigest }
+    var isBegun: Bool { memory[.magic] == LedgerMemory.magic && memory[.layout] == digest(regions[..<memoryRegions]) }
+    /// Whether that session is of the same disks.
+    var isOfTheseDisks: Bool { memory[.disks] == digest(regions[memoryRegions...]) }
 
     func begin(_ session: SessionID, _ epoch: Epoch, streams: Int, wasRunning: Bool) {
         clear()
@@ -57,7 +68,8 @@ final class SendLedger: @unchecked Sendable {
         memory[.epoch] = epoch.value
         memory[.streams] = UInt64(streams)
         memory[.wasRunning] = wasRunning ? 1 : 0
-        memory[.layout] = layoutDigest
+        memory[.layout] = digest(regions[..<memoryRegions])
+        memory[.disks] = digest(regions[memoryRegions...])
         LedgerMemory.order()
         memory[.magic] = LedgerMemory.magic
     }
@@ -129,18 +141,26 @@ final class SendLedger: @unchecked Sendable {
     }
 
     /// All of `populated` is to be sent, over whatever the target has of it.
-    func repeatAll(_ populated: (Int, (Range<Int>) -> Void) -> Void) {
-        for region in regions.indices {
-            populated(region) { pending[region].insert($0) }
-            // What is zero by now may not be zero there.
-            var next = 0
-            while let run = held[region].nextRun(from: next, to: held[region].pages) {
-                pending[region].insert(run)
-                next = run.upperBound
-            }
-        }
+    func repeatAll(in region: Int, _ populated: (Int, (Range<Int>) -> Void) -> Void) {
+        populated(region) { pending[region].insert($0) }
+        // What is zero by now may not be zero there.
+        held[region].forEachRun { pending[region].insert($0) }
         LedgerMemory.order()
     }
+
+    func repeatAll(_ populated: (Int, (Range<Int>) -> Void) -> Void) {
+        for region in regions.indices { repeatAll(in: region, populated) }
+    }
+
+    /// The target may hold anything there: where it is to be zero, it is told so.
+    func distrust(_ region: Int) {
+        distrusted.insert(region)
+        held[region].insert(0..<held[region].pages)
+        pending[region].insert(0..<pending[region].pages)
+        LedgerMemory.order()
+    }
+
+    func isDistrusted(_ region: Int) -> Bool { distrusted.contains(region) }
 
     /// A new attachment begins, and the target has received `received` frames of each stream: what was on its way beyond
     /// that is to be sent again. Returns the pages that are.
@@ -228,7 +248,7 @@ final class SendLedger: @unchecked Sendable {
         let end = memory[stream, .scanEnd]
         guard end > 0 else { return }
         if memory[stream, .scanRegion] == .max {
-            for bitmap in pending { bitmap.insert(0..<bitmap.pages) }
+            for bitmap in pendingMemory { bitmap.insert(0..<bitmap.pages) }
         } else {
             pending[Int(memory[stream, .scanRegion])].insert(Int(memory[stream, .scanFirst])..<Int(end))
         }
@@ -247,7 +267,7 @@ final class SendLedger: @unchecked Sendable {
         }
     }
 
-    private var layoutDigest: UInt64 {
+    private func digest(_ regions: ArraySlice<MemoryRegion>) -> UInt64 {
         Digest.of(regions.flatMap { Array("\($0.name):\($0.pages.value);".utf8) })
     }
 }

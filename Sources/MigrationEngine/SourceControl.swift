@@ -7,7 +7,7 @@ internal import WireFormat
 
 extension SourceMigration {
     /// Reads the control stream until it ends.
-    func listen(_ control: any ControlChannel, _ ledger: SendLedger) {
+    func listen(_ control: any ControlChannel, _ ledger: SendLedger, _ older: OlderCopies) {
         while true {
             do throws(TurntableError) {
                 guard let message = try control.receive(within: Limits.pollTime) else {
@@ -16,7 +16,14 @@ extension SourceMigration {
                     if silence > options.waits.stall { throw TurntableError(.line, "hearing from the target", "silent for \(silence)") }
                     continue
                 }
-                if case .pong(let pong) = message { ledger.confirm(pong.received) }
+                switch message {
+                case .pong(let pong): ledger.confirm(pong.received)
+                // Before the scheduler hears of it: digests follow at once.
+                case .offered(let offered) where offered.received.isEmpty:
+                    try older.begin(offered.contents, ledger.regions, session: ledger.session)
+                case .olderPages(let pages): try older.take(pages)
+                default: break
+                }
                 let now = Clock.now
                 state.update { state in
                     state.lastHeard = now
@@ -29,6 +36,7 @@ extension SourceMigration {
                     case .abort(let reason): state.said = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.said = .committed(committed)
                     case .verified(let verified) where state.right == .relinquished || state.right == .committed: state.verified = verified
+                    case .olderPages: break
                     case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys,
                         .confirmed:
                         state.said = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
@@ -77,6 +85,13 @@ extension SourceMigration {
             case .refused(let refusal)? = state.wait(atMost: Limits.lastWordTime, until: { $0.answer })
         else { return nil }
         return TurntableError(.refused, "the target", refusal.reason)
+    }
+
+    /// Removes what was made of the disks here.
+    func endDisks() {
+        for disk in machine.disks {
+            do throws(TurntableError) { try disk.end() } catch { report(.note("afterwards, of the disk \(disk.name): \(error)")) }
+        }
     }
 
     func endStreams() { for sender in state.read({ $0.senders }) { sender.stop() } }

@@ -21,22 +21,26 @@ extension SourceMigration {
             blackout.lastPages = session.ledger.pagesLeft
             let line = state.read { $0.meter.estimate }
             let now = BlackoutPrediction(
-                pagesLeft: blackout.lastPages, unsent: unsent(senders), line: line, device: machine.deviceCost,
+                pagesLeft: blackout.lastPages + (try session.changedPages()), unsent: unsent(senders), line: line, device: machine.deviceCost,
                 verification: verificationTime)
-            guard blackout.scanned - blackout.began + now.total - now.pause <= options.budget else { return try withdraw(now) }
+            guard blackout.scanned - blackout.began + now.total - now.pause <= options.budget else { return try withdraw(tooLong(now)) }
 
             for sender in senders { sender.start(.round(.max, refresh: false)) }
+            // Told before the device state is saved, which may close the disks, and sent beside it.
+            if let reason = try sendLastBlocks(session, senders, &blackout) { return try withdraw(reason) }
             session.deviceState = try machine.saveDeviceState()
             blackout.deviceSaved = Clock.now
             if options.verification == .before { try sendDigests() }
             blackout.digested = Clock.now
             try finishJobs(senders)
+            let unread = session.ledger.pagesLeft
+            guard unread == PageCount(0) else { return try withdraw("\(unread.bytes) of a disk could not be read") }
             senders[0].start(.deviceState(session.deviceState))
             session.ledger.deviceState = session.deviceState
             try finishJobs(senders)
 
             let rest = line.rate.time(for: unsent(senders)) + line.oneWay + machine.deviceCost.load
-            guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(now) }
+            guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(tooLong(now)) }
         } catch {
             // Nothing was handed off: the machine runs on here, or it is said why not.
             do throws(TurntableError) { try letRunOn() } catch let stuck {
@@ -98,13 +102,33 @@ extension SourceMigration {
         return try awaitCommitted(session)
     }
 
-    private func withdraw(_ prediction: BlackoutPrediction) throws(TurntableError) -> Bool {
+    private func withdraw(_ reason: String) throws(TurntableError) -> Bool {
         try letRunOn()
-        report(
-            .note(
-                "paused, but what was left would have taken \(prediction.total), over the budget of \(options.budget): the machine runs on")
-        )
+        report(.note("paused, but \(reason): the machine runs on"))
         return false
+    }
+
+    private func tooLong(_ prediction: BlackoutPrediction) -> String {
+        "what was left would have taken \(prediction.total), over the budget of \(options.budget)"
+    }
+
+    /// Sends what the disks were written last, once the last pages are on their way. Gives the reason if that is lost.
+    private func sendLastBlocks(
+        _ session: SourceSession, _ senders: [StripeSender], _ blackout: inout SourceBlackout
+    ) throws(TurntableError) -> String? {
+        let deltas = try session.disks.map { (disk) throws(TurntableError) in try disk.source.lastDelta() }
+        blackout.deltasTold = Clock.now
+        guard !deltas.isEmpty else { return nil }
+        try finishJobs(senders)
+        for (disk, delta) in zip(session.disks, deltas) {
+            disk.insert(delta.chunks, into: session.ledger.pending[disk.region.value])
+            guard let reason = delta.lossReason else { continue }
+            session.ledger.repeatAll(in: disk.region.value, session.content(of: machine.pages))
+            return "\(reason), and all of the disk \(disk.source.name) is sent again"
+        }
+        blackout.lastBlocks = session.ledger.pagesLeft
+        for sender in senders { sender.start(.round(.max, refresh: false)) }
+        return nil
     }
 
     private func letRunOn() throws(TurntableError) {
@@ -188,6 +212,7 @@ extension SourceMigration {
         for sender in senders { sender.start(.flush) }
         // All of it has arrived: a stream that cannot say so any more is no reason to keep the machine's remains.
         for sender in senders { _ = try? sender.isDone(within: Limits.stallTime) }
+        endDisks()
         if options.verification != .off, state.read({ $0.control != nil }) { session.verification = verify(session) }
         let differs = (session.verification?.stripesDiffering ?? 0) > 0
         if !differs { machine.discard() }
@@ -203,10 +228,13 @@ struct SourceBlackout {
     var began: Nanoseconds
     var paused = Nanoseconds.zero
     var scanned = Nanoseconds.zero
+    var deltasTold = Nanoseconds.zero
     var deviceSaved = Nanoseconds.zero
     var digested = Nanoseconds.zero
     var handedOff = Nanoseconds.zero
     var lastPages = PageCount(0)
+    /// Of disks, beyond those of ``lastPages``.
+    var lastBlocks = PageCount(0)
 
     init(began: Nanoseconds) { self.began = began }
 }

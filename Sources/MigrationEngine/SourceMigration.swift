@@ -104,7 +104,11 @@ public final class SourceMigration: Sendable {
     /// Moves the machine. Throws if it did not; the error's kind says where it runs: everywhere but for
     /// ``TurntableError/Kind/relinquished`` it runs on here, if its hypervisor lives.
     public func run() throws(TurntableError) -> MigrationReport {
-        let session = try openSession()
+        let session: SourceSession
+        do throws(TurntableError) { session = try openSession() } catch {
+            endDisks()
+            throw error
+        }
         do throws(TurntableError) {
             let isKnown = right == .committed
             // An earlier process may not have come to say so; the rest is done also without.

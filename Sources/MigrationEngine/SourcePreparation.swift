@@ -18,8 +18,11 @@ extension SourceMigration {
         }
         // Somebody may have cancelled before there was anything to shut down.
         try checkCancelled()
-        let ledger = session.ledger
-        let listener = WorkerThread("tt-control") { [self] in listen(control, ledger) }
+        let (ledger, older) = (session.ledger, session.older)
+        let listener = WorkerThread("tt-control") { [self] in
+            listen(control, ledger, older)
+            older.end()
+        }
         state.update { $0.listener = listener }
         if let roundTrip = options.roundTrip { state.update { $0.meter.sawRoundTrip(roundTrip) } }
         enter(.preparing)
@@ -49,7 +52,7 @@ extension SourceMigration {
             }
         }
         for thread in threads { thread.join() }
-        let shared = SendState(pages: machine.pages, ledger: session.ledger)
+        let shared = SendState(pages: machine.pages, disks: session.disks, ledger: session.ledger, older: session.older)
         var senders: [StripeSender] = []
         var failure: TurntableError?
         for (stream, result) in opened.read({ $0 }).enumerated() {
@@ -67,7 +70,7 @@ extension SourceMigration {
 
     private func makeOffer(_ session: SourceSession) -> Offer {
         var populations: [Offer.Population] = []
-        for (region, pending) in session.ledger.pending.enumerated() {
+        for (region, pending) in session.ledger.pending.prefix(machine.pages.regions.count).enumerated() {
             var next = 0
             while let run = pending.nextRun(from: next, to: pending.pages) {
                 next = run.upperBound
@@ -85,8 +88,9 @@ extension SourceMigration {
         return Offer(
             session: session.identifier, epoch: session.epoch, machine: machine.name, streams: UInt16(session.ledger.streams),
             regions: machine.pages.regions.map { .init(name: $0.name, bytes: UInt64($0.pages.bytes.value)) },
-            populations: populations, verification: options.verification, resumeWindow: options.resumeWindow,
-            isHandedOff: session.isHandedOff, description: machine.description)
+            populations: populations, disks: machine.disks.map { .init(name: $0.name, bytes: UInt64($0.size.value)) },
+            verification: options.verification, resumeWindow: options.resumeWindow, isHandedOff: session.isHandedOff,
+            description: machine.description)
     }
 
     /// The target's answer to the offer; nil if it says that it runs the machine, which was handed off before.
@@ -128,13 +132,14 @@ extension SourceMigration {
         }
         let isFirst = ledger.host == .none
         ledger.host = offered.host
-        func populated(_ region: Int, _ body: (Range<Int>) -> Void) {
-            machine.pages.forEachPopulatedRun(in: RegionIndex(region), body)
-        }
+        let populated = session.content(of: machine.pages)
         if offered.received.isEmpty {
             if !isFirst { report(.note("the target has nothing of this session any more: everything is sent again")) }
             ledger.restart(populated)
+            for (region, content) in offered.contents.enumerated() where content != .zero { ledger.distrust(region) }
         } else {
+            // Its first answer did not get through, and this one no longer says what was there before.
+            if isFirst { for region in ledger.pending.indices { ledger.distrust(region) } }
             // It said so in an Offered that did not get through.
             if ledger.isBehind(offered.received) {
                 report(.note("the target has lost what it had of this session: everything is sent again"))

@@ -49,29 +49,56 @@ extension SourceMigration {
             state.meter.pauseMeasuring()
             return state.meter
         }
+        try fetchDeltas(session, line: meter.estimate)
         try drain(session)
         let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(
-            pagesLeft: ledger.pagesLeft, pagesMerged: PageCount(after.refreshedPages - before.refreshedPages), elapsed: elapsed)
+            pagesLeft: ledger.pagesLeft + (try session.changedPages()),
+            pagesMerged: PageCount(after.refreshedPages - before.refreshedPages), elapsed: elapsed)
         let prediction = BlackoutPrediction(
             pagesLeft: outcome.pagesLeft, unsent: unsent(senders), line: meter.estimate, device: machine.deviceCost,
-            drain: dirtyLog.standstill, verification: verificationTime)
+            drain: dirtyLog.standstill + session.lastDeltaTime, verification: verificationTime)
         let bytes = ByteCount(after.bytesOnWire - before.bytesOnWire)
         // A short round may be over before anything of it is acknowledged.
         let rate = BitRate(elapsed > meter.roundTrip + LineMeter.window ? delivered : bytes, in: elapsed)
         let roundReport = RoundReport(
             round: Int(round), pagesSent: after.pages - before.pages, zeroPages: after.zeroPages - before.zeroPages,
+            blocksSent: after.blocks - before.blocks, olderPages: after.olderPages - before.olderPages,
             bytesOnWire: bytes.value, milliseconds: elapsed.milliseconds, rateBitsPerSecond: rate.bitsPerSecond,
             pagesLeft: outcome.pagesLeft.value, dirtyBytesPerSecond: outcome.dirtyBytesPerSecond,
             predictedBlackoutMilliseconds: prediction.total.milliseconds, standstillMilliseconds: dirtyLog.standstill.milliseconds)
         return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
     }
 
+    /// Asks the disks what was written, where that is too much for the pause.
+    private func fetchDeltas(_ session: SourceSession, line: LineEstimate) throws(TurntableError) {
+        let share = options.budget / Self.deltaShare
+        for disk in session.disks {
+            let isLost = disk.source.lossReason() != nil
+            let changed = try disk.source.changedBytes()
+            guard isLost || line.rate.time(for: changed) > share else { continue }
+            let (ledger, region) = (session.ledger, disk.region)
+            // A process that dies in it does not know what was told: then all of the disk is sent again.
+            var lossReason: String?
+            try ledger.scanning(0..<disk.pages.value, in: region, on: 0) { () throws(TurntableError) in
+                let most = line.rate.bytes(in: share)
+                lossReason = try disk.fetch(into: ledger.pending[region.value], waitingAtMost: most)
+            }
+            if let lossReason {
+                report(.note("\(lossReason): all of the disk \(disk.source.name) is sent again"))
+                ledger.repeatAll(in: region.value, session.content(of: machine.pages))
+            }
+        }
+    }
+
+    /// The part of the budget that what a disk was written may take: more is fetched and sent while the machine runs.
+    private static let deltaShare = Int64(4)
+
     /// Fetches all dirty marks.
     func drain(_ session: SourceSession) throws(TurntableError) {
         try session.ledger.scanning(nil, in: RegionIndex(0), on: 0) { () throws(TurntableError) in
-            try session.dirtyLog.drain(into: session.ledger.pending)
+            try session.dirtyLog.drain(into: session.ledger.pendingMemory)
         }
     }
 
@@ -127,12 +154,6 @@ extension SourceMigration {
     func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
     func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }
     func total(_ senders: [StripeSender]) -> StripeSender.Counts {
-        senders.reduce(into: StripeSender.Counts()) { sum, sender in
-            let counts = sender.counts
-            sum.pages += counts.pages
-            sum.zeroPages += counts.zeroPages
-            sum.refreshedPages += counts.refreshedPages
-            sum.bytesOnWire += counts.bytesOnWire
-        }
+        senders.reduce(into: StripeSender.Counts()) { $0 += $1.counts }
     }
 }

@@ -12,6 +12,8 @@ final class SourceSession {
     let ledger: SendLedger
     let journal: Journal
     let dirtyLog: any DirtyLog
+    let disks: [SourceDisk]
+    let older = OlderCopies()
     let started = Clock.now
     /// OFFER is in the journal.
     var isOffered = false
@@ -33,10 +35,33 @@ final class SourceSession {
     var earlier = StripeSender.Counts()
     var verification: Verified?
 
-    init(_ ledger: SendLedger, _ journal: Journal, _ dirtyLog: any DirtyLog) {
+    init(_ ledger: SendLedger, _ journal: Journal, _ dirtyLog: any DirtyLog, _ disks: [SourceDisk]) {
         self.ledger = ledger
         self.journal = journal
         self.dirtyLog = dirtyLog
+        self.disks = disks
+    }
+
+    /// About how much the disks were written since they were frozen last.
+    func changedPages() throws(TurntableError) -> PageCount {
+        var pages = 0
+        for disk in disks { pages += SourceDisk.pages(of: try disk.source.changedBytes()).value }
+        return PageCount(pages)
+    }
+    /// How long asking them for their last changes takes.
+    var lastDeltaTime: Nanoseconds { disks.reduce(.zero) { $0 + $1.source.lastDeltaTime } }
+
+    /// Calls `body` with the runs of a region that may be other than zero.
+    func content(of pages: any PageSource) -> (_ region: Int, _ body: (Range<Int>) -> Void) -> Void {
+        let disks = disks
+        return { region, body in
+            let memory = pages.regions.count
+            if region < memory {
+                pages.forEachPopulatedRun(in: RegionIndex(region), body)
+            } else {
+                disks[region - memory].content.forEachRun(body)
+            }
+        }
     }
 
     var identifier: SessionID { ledger.session }
@@ -55,8 +80,8 @@ extension SourceMigration {
     func openSession() throws(TurntableError) -> SourceSession {
         let journal = try journals.open(machine.name)
         let history = try journal.history()
-        let regions = machine.pages.regions
-        let ledger = SendLedger(try machine.sessionMemory(bytes: LedgerMemory.bytes(regions)), regions: regions)
+        let disks = machine.disks.enumerated().map { SourceDisk($1, region: RegionIndex(machine.pages.regions.count + $0)) }
+        let ledger = try openLedger()
         if ledger.isBegun {
             let right = history.source(ledger.epoch)
             if right == .reclaimed {
@@ -68,7 +93,13 @@ extension SourceMigration {
                 }
                 try machine.runAgain(ledger)
             } else if right != .owning {
-                return try takeUp(ledger, journal, right)
+                guard ledger.isOfTheseDisks else {
+                    throw TurntableError(
+                        .usage, "going on with the migration of \(machine.name)", "it was begun with other disks than "
+                            + (machine.disks.isEmpty ? "none" : machine.disks.map(\.name).joined(separator: ", ")),
+                        remedy: "name the same disks as before")
+                }
+                return try takeUp(ledger, journal, right, disks)
             }
         }
         if let elsewhere = history.elsewhere, elsewhere.epoch > machine.epoch {
@@ -86,22 +117,50 @@ extension SourceMigration {
         }
         var chance = Chance()
         ledger.begin(.random(using: &chance), epoch, streams: options.streams, wasRunning: machine.isRunning)
-        ledger.restart { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
+        let session = SourceSession(ledger, journal, dirtyLog, disks)
+        ledger.restart(session.content(of: machine.pages))
+        do throws(TurntableError) {
+            for disk in disks { try disk.begin(ledger.pending[disk.region.value]) }
+        } catch {
+            ledger.clear()
+            machine.forgetSession()
+            throw error
+        }
         if !dirtyLog.summary.isEmpty { report(.note("dirty log: \(dirtyLog.summary)")) }
-        return SourceSession(ledger, journal, dirtyLog)
+        return session
     }
 
-    private func takeUp(_ ledger: SendLedger, _ journal: Journal, _ right: SourceRight) throws(TurntableError) -> SourceSession {
+    private func openLedger() throws(TurntableError) -> SendLedger {
+        let regions = machine.pages.regions
+        let disks = machine.disks.map { SourceDisk.region($0) }
+        guard regions.count + disks.count <= Limits.regions else {
+            throw TurntableError(
+                .unsupported, "moving \(machine.name)",
+                "it has \(regions.count) regions of memory and \(disks.count) disks, the limit is \(Limits.regions)")
+        }
+        let memory = try machine.sessionMemory(bytes: LedgerMemory.bytes(regions))
+        guard !disks.isEmpty else { return SendLedger(memory, regions: regions) }
+        return SendLedger(memory, regions: regions, disks: (disks, try machine.diskMemory(bytes: LedgerMemory.diskBytes(disks))))
+    }
+
+    private func takeUp(
+        _ ledger: SendLedger, _ journal: Journal, _ right: SourceRight, _ disks: [SourceDisk]
+    ) throws(TurntableError) -> SourceSession {
         let isHandedOff = right != .offering
         let standing = right == .committed ? ", after the target took the machine over" : isHandedOff ? ", after its hand-off" : ""
         report(.note("taking up the migration that an earlier process began\(standing)"))
         try machine.takeUp(wasRunning: ledger.wasRunning)
         let dirtyLog = try machine.startDirtyLog(streams: ledger.streams, isContinued: true)
+        let session = SourceSession(ledger, journal, dirtyLog, disks)
+        let content = session.content(of: machine.pages)
         if !dirtyLog.isContinued, !isHandedOff {
-            report(.note("this dirty log does not outlive its process: everything is sent again"))
-            ledger.repeatAll { region, body in machine.pages.forEachPopulatedRun(in: RegionIndex(region), body) }
+            report(.note("this dirty log does not outlive its process: all of memory is sent again"))
+            for region in machine.pages.regions.indices { ledger.repeatAll(in: region, content) }
         }
-        let session = SourceSession(ledger, journal, dirtyLog)
+        for disk in disks where try !disk.takeUp() && !isHandedOff {
+            report(.note("what changed of the disk \(disk.source.name) meanwhile is not known: all of it is sent again"))
+            ledger.repeatAll(in: disk.region.value, content)
+        }
         session.isOffered = true
         session.isEstablished = true
         session.isHandedOff = isHandedOff
@@ -154,8 +213,8 @@ extension SourceMigration {
         if state.read({ $0.isCancelled }) { throw error }
         // Whatever else failed, it failed because of that.
         try machine.checkAlive()
+        if error.kind == .line, let refusal = refusalOnItsWay() { throw refusal }
         guard error.kind == .line, session.isEstablished, options.resumeWindow > .zero else { throw error }
-        if let refusal = refusalOnItsWay() { throw refusal }
         return error
     }
 
@@ -173,7 +232,10 @@ extension SourceMigration {
     /// Ends a session that failed: what it means for the machine, in the journal and in words.
     func close(_ session: SourceSession, after error: TurntableError) -> TurntableError {
         let (right, isCancelled, control) = state.read { ($0.right, $0.isCancelled, $0.control) }
-        defer { endConnections() }
+        defer {
+            endConnections()
+            endDisks()
+        }
         if right == .reclaimed {
             machine.forgetSession()
             return error

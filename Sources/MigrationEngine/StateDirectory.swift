@@ -7,6 +7,7 @@ internal import WireFormat
 ///
 ///   <state directory>/host              HostID, 32 hexadecimal digits
 ///   <state directory>/journal/<machine> Journal
+///   <state directory>/disks/            how far disks have come that come here (BlockDelta, SinkJournals)
 public struct StateDirectory: Sendable {
     public let path: String
     public init(_ path: String) { self.path = path }

@@ -7,13 +7,22 @@ internal import WireFormat
 /// What all streams of an attachment share: the pages to send, and those that the target holds.
 struct SendState: Sendable {
     let pages: any PageSource
+    let disks: [SourceDisk]
     let ledger: SendLedger
     let layout: MemoryLayoutTable
+    let older: OlderCopies
 
-    init(pages: any PageSource, ledger: SendLedger) {
+    init(pages: any PageSource, disks: [SourceDisk], ledger: SendLedger, older: OlderCopies) {
         self.pages = pages
+        self.disks = disks
         self.ledger = ledger
-        layout = MemoryLayoutTable(regionPages: pages.regions.map(\.pages.value), streams: ledger.streams)
+        self.older = older
+        layout = MemoryLayoutTable(
+            regionPages: pages.regions.map(\.pages.value), disks: disks.map(\.pages.value), streams: ledger.streams)
+    }
+
+    func disk(_ region: RegionIndex) -> SourceDisk? {
+        layout.isDisk(region.value) ? disks[region.value - layout.memoryRegions] : nil
     }
 
     /// Calls `body` with the pages of each stripe that `stream` owns.
@@ -45,6 +54,10 @@ final class StripeSender: Sendable {
     struct Counts: Sendable {
         var pages = 0
         var zeroPages = 0
+        /// Pages of disks that were sent as they are.
+        var blocks = 0
+        /// Pages, of memory and disks, that the target holds in an older copy.
+        var olderPages = 0
         /// Pages written between the round's begin and their turn, which went with it.
         var refreshedPages = 0
         var bytesOnWire = 0
@@ -52,6 +65,8 @@ final class StripeSender: Sendable {
         static func += (sum: inout Counts, more: Counts) {
             sum.pages += more.pages
             sum.zeroPages += more.zeroPages
+            sum.blocks += more.blocks
+            sum.olderPages += more.olderPages
             sum.refreshedPages += more.refreshedPages
             sum.bytesOnWire += more.bytesOnWire
         }
@@ -61,13 +76,15 @@ final class StripeSender: Sendable {
         var job = Job.idle
         var isBusy = false
         var failure: TurntableError?
-        var counts = Counts()
     }
 
     private let stream: Int
     private let sender: any FrameSender
     private let shared: SendState
     private let dirtyLog: any DirtyLog
+    private let frames: StreamFrames
+    /// Where a stripe of a disk is read to.
+    private let stage: AlignedBuffer
     private let state = Monitor(State())
     private let thread = Monitor<WorkerThread?>(nil)
     private let wantsNextJob = Atomic(false)
@@ -79,13 +96,15 @@ final class StripeSender: Sendable {
         self.sender = sender
         self.shared = shared
         self.dirtyLog = dirtyLog
+        frames = StreamFrames(stream: stream, sender: sender, shared: shared)
+        stage = AlignedBuffer(bytes: shared.disks.isEmpty ? 0 : Limits.stripePages * pageBytes)
         let worker = WorkerThread("tt-send-\(stream)") { [self] in serve() }
         thread.update { $0 = worker }
     }
 
     var status: LineStatus { sender.status }
     var summary: String { sender.summary }
-    var counts: Counts { state.read { $0.counts } }
+    var counts: Counts { frames.counts }
     var pagesDoneInRound: Int { pagesDone.load(ordering: .relaxed) }
 
     /// Gives the thread its next job; it must be idle, or warming up.
@@ -136,7 +155,6 @@ final class StripeSender: Sendable {
     // MARK: - The thread
 
     private func serve() {
-        let frame = FrameDraft(limits: sender.limits)
         while true {
             let job = state.wait(atMost: Limits.heartbeatTime) { state -> Job? in
                 if case .stop = state.job { return .stop }
@@ -146,14 +164,13 @@ final class StripeSender: Sendable {
                 switch job {
                 case nil:
                     // An idle stream says that it is there.
-                    frame.setWarmUp(Self.beat)
-                    try send(frame)
+                    try frames.sendNothing(Self.beat)
                     continue
                 case .idle: break
                 case .stop: return
-                case .warmUp: try warmUp(frame)
-                case .round(let round, let refresh): try sendRound(round, refresh: refresh, frame)
-                case .deviceState(let bytes): try sendDeviceState(bytes, frame)
+                case .warmUp: try warmUp()
+                case .round(let round, let refresh): try sendRound(round, refresh: refresh)
+                case .deviceState(let bytes): try frames.sendDeviceState(bytes)
                 case .flush: try sender.flush()
                 }
                 state.update { $0.isBusy = false }
@@ -169,103 +186,76 @@ final class StripeSender: Sendable {
 
     private static let beat = [UInt8](repeating: 0, count: 16)
 
-    private func sendRound(_ round: UInt32, refresh: Bool, _ frame: FrameDraft) throws(TurntableError) {
-        frame.round = round
+    private func sendRound(_ round: UInt32, refresh: Bool) throws(TurntableError) {
+        frames.beginRound(round)
         try shared.forEachStripe(of: stream) { (region, pages) throws(TurntableError) in
             let pending = shared.ledger.pending[region.value]
             guard pending.nextRun(from: pages.lowerBound, to: pages.upperBound) != nil else { return }
+            if let older = shared.older[region] { try awaitDigests(older, pages) }
+            if let disk = shared.disk(region) { return try sendBlocks(pages, of: disk, pending, isLast: !refresh) }
             // Clear the stripe's marks as late as possible: what was written since the round began goes now, once.
             if refresh {
                 let before = pending.count(in: pages)
                 try shared.ledger.scanning(pages, in: region, on: stream) { () throws(TurntableError) in
                     try dirtyLog.refresh(pages, in: region, into: pending, stream: stream)
                 }
-                let added = pending.count(in: pages) - before
-                state.update { $0.counts.refreshedPages += added }
+                frames.count(refreshed: pending.count(in: pages) - before)
             }
-            var next = pages.lowerBound
-            while let run = pending.nextRun(from: next, to: pages.upperBound) {
-                try add(run, of: region, to: frame)
-                next = run.upperBound
-            }
+            try pending.forEachRun(in: pages) { (run) throws(TurntableError) in try addMemory(run, of: region) }
             pagesDone.add(pending.count(in: pages), ordering: .relaxed)
             pending.remove(pages)
         }
-        if !frame.isEmpty { try send(frame) }
+        try frames.flush()
     }
 
-    /// Adds a run of pages, split where zero pages begin and end. A zero page that the target never got otherwise is
-    /// zero there already.
-    private func add(_ run: Range<Int>, of region: RegionIndex, to frame: FrameDraft) throws(TurntableError) {
-        let held = shared.ledger.held[region.value]
-        var start = run.lowerBound
-        while start < run.upperBound {
-            let isZero = isZeroPage(start, region)
-            var end = start + 1
-            while end < run.upperBound, isZeroPage(end, region) == isZero { end += 1 }
-            if !isZero {
-                held.insert(start..<end)
-                try append(start..<end, of: region, .raw, to: frame)
-            } else {
-                var next = start
-                while let stale = held.nextRun(from: next, to: end) {
-                    try append(stale, of: region, .zero, to: frame)
-                    held.remove(stale)
-                    next = stale.upperBound
-                }
+    /// Where the target may hold anything all of memory is pending: what the machine never touched is not read, which would make it.
+    private func addMemory(_ run: Range<Int>, of region: RegionIndex) throws(TurntableError) {
+        guard shared.ledger.isDistrusted(region.value) else { return try frames.add(run, of: region) }
+        var populated: [Range<Int>] = []
+        shared.pages.forEachPopulatedRun(in: region, within: run) { populated.append($0) }
+        try run.split(by: populated) { (part, isPopulated) throws(TurntableError) in
+            if isPopulated { try frames.add(part, of: region) } else { try frames.addZeroes(part, of: region) }
+        }
+    }
+
+    /// Reads what is to be sent of a stripe of a disk, and sends it: all of it in the last round, else without what waits for that.
+    private func sendBlocks(_ stripe: Range<Int>, of disk: SourceDisk, _ pending: PageBitmap, isLast: Bool) throws(TurntableError) {
+        let memory = unsafe stage.bytes.baseAddress!
+        var due: [Range<Int>] = []
+        var lost: [Range<Int>] = []
+        pending.forEachRun(in: stripe) { run in
+            run.split(by: isLast ? [] : disk.waiting.runs(in: run)) { part, isWaiting in if !isWaiting { due.append(part) } }
+        }
+        try unsafe frames.beginBlocks(stripe, in: UnsafeRawPointer(memory))
+        for run in due {
+            try run.split(by: disk.content.runs(in: run)) { (part, mayHoldSomething) throws(TurntableError) in
+                guard mayHoldSomething else { return try frames.addZeroes(part, of: disk.region) }
+                // What is lost stays pending, and the next delta is of the whole disk.
+                guard try unsafe disk.read(part, into: memory + (part.lowerBound - stripe.lowerBound) * pageBytes) else { return lost.append(part) }
+                try frames.addBlocks(part, of: disk.region)
             }
-            start = end
+        }
+        try frames.endBlocks()
+        for run in lost { due.removeAll { $0.overlaps(run) } }
+        for run in due {
+            pagesDone.add(run.count, ordering: .relaxed)
+            pending.remove(run)
         }
     }
 
-    private func append(_ pages: Range<Int>, of region: RegionIndex, _ encoding: Encoding, to frame: FrameDraft) throws(TurntableError) {
-        let extent = Extent(region: region, firstPage: PageIndex(pages.lowerBound), pageCount: PageCount(pages.count), encoding: encoding)
-        if !frame.append(extent) {
-            try send(frame)
-            let fits = frame.append(extent)
-            precondition(fits, "an extent of a stripe fits in an empty frame")
-        }
-        shared.ledger.note(extent, in: shared.ledger.started(stream), on: stream)
-    }
-
-    private func isZeroPage(_ page: Int, _ region: RegionIndex) -> Bool {
-        unsafe isZero(shared.pages.address(of: PageIndex(page), in: region), bytes: pageBytes)
-    }
-
-    private func sendDeviceState(_ bytes: [UInt8], _ frame: FrameDraft) throws(TurntableError) {
-        var offset = 0
-        while offset < bytes.count {
-            let end = min(offset + sender.limits.payloadBytes, bytes.count)
-            frame.setDeviceState(Array(bytes[offset..<end]), offset: offset)
-            try send(frame)
-            offset = end
+    /// Waits for the target to say what it has of these pages.
+    private func awaitDigests(_ older: OlderCopy, _ pages: Range<Int>) throws(TurntableError) {
+        while !older.isKnown(pages, within: Limits.pollTime) {
+            if case .stop = state.read({ $0.job }) { throw TurntableError(.cancelled, "data stream \(stream)", "it was stopped") }
         }
     }
 
-    private func warmUp(_ frame: FrameDraft) throws(TurntableError) {
+    private func warmUp() throws(TurntableError) {
         let nothing = [UInt8](repeating: 0, count: 64 << 10)
         var sent = 0
         while !wantsNextJob.load(ordering: .relaxed), sent < Limits.warmUpBytes {
-            frame.setWarmUp(nothing)
-            try send(frame)
+            try frames.sendNothing(nothing)
             sent += nothing.count
         }
-    }
-
-    private func send(_ frame: FrameDraft) throws(TurntableError) {
-        // Warm-up frames carry nothing that could be missed.
-        if frame.kind != .warmUp { shared.ledger.willSend(on: stream) }
-        try sender.send(frame)
-        var raw = 0, zero = 0
-        for extent in frame.extents {
-            if extent.encoding == .raw { raw += extent.pageCount.value } else { zero += extent.pageCount.value }
-        }
-        let bytes = frame.headBytes + frame.payloadBytes
-        state.update {
-            $0.counts.pages += raw
-            $0.counts.zeroPages += zero
-            $0.counts.bytesOnWire += bytes
-        }
-        frame.startNext()
     }
 }

@@ -107,7 +107,11 @@ public final class TargetAttachment: Sendable {
             arrival = state.wait(atMost: Limits.pollTime) { $0.arrival }
         }
         guard let arrival else { return }
-        let sink = StreamArrival(arrival, stream: stream)
+        let sink = StreamArrival(arrival, stream: stream) { [self] failure in
+            state.update { $0.frames += 1 }
+            if let failure { fail(failure) }
+        }
+        defer { sink.abandon() }
         var lastHeard = Clock.now
         do throws(TurntableError) {
             while !state.read({ $0.isEnded }) {

@@ -75,7 +75,7 @@ public final class TargetMigration: Sendable {
     /// Whether this is the session's own offer, said again by its own source.
     func isSame(_ again: Offer, from name: String) -> Bool {
         name == sourceName && again.session == offer.session && again.epoch == offer.epoch && again.streams == offer.streams
-            && again.regions == offer.regions
+            && again.regions == offer.regions && again.disks == offer.disks
     }
 
     /// Whether it is the session's source that came over `attachment`: by its name, or without protection by its address.
@@ -134,6 +134,7 @@ public final class TargetMigration: Sendable {
                     return try takeOver(handoff, machine, arrival, opened, attachment)
                 } catch {
                     attachment = try awaitReturn(attachment, machine, after: error)
+                    try arrival.settle()
                     received = arrival.received
                 }
             }
@@ -186,8 +187,14 @@ public final class TargetMigration: Sendable {
                 if let failure = state.read({ $0.current })?.state.read({ $0.failure }), failure.kind != .line { throw failure }
             }
         }
+        let disks = machine.disks.map { Offer.Disk(name: $0.name, bytes: UInt64($0.size.value)) }
+        guard disks == offer.disks else {
+            throw TurntableError(
+                .refused, "preparing \(offer.machine)", "the target's disks are \(describe(disks)), the source's \(describe(offer.disks))",
+                remedy: "give both ends the same disks")
+        }
         return Arrival(
-            pages: machine.pages, streams: Int(offer.streams), memory: try machine.sessionMemory(bytes: Arrival.sessionBytes(offered)),
+            pages: machine.pages, disks: machine.disks, streams: Int(offer.streams), memory: try machine.sessionMemory(bytes: Arrival.sessionBytes(offered)),
             isDigesting: offer.verification != .off)
     }
 
@@ -195,6 +202,10 @@ public final class TargetMigration: Sendable {
 
     private func describe(_ regions: [MemoryRegion]) -> String {
         regions.map { "\($0.name) \($0.pages.bytes)" }.joined(separator: ", ")
+    }
+
+    private func describe(_ disks: [Offer.Disk]) -> String {
+        disks.isEmpty ? "none" : disks.map { "\($0.name) \(ByteCount(Int($0.bytes)))" }.joined(separator: ", ")
     }
 
     // MARK: - Receiving
@@ -209,8 +220,10 @@ public final class TargetMigration: Sendable {
         _ attachment: TargetAttachment, _ machine: any TargetMachine, _ arrival: Arrival, _ received: [UInt64]
     ) throws(TurntableError) -> (Handoff, arrived: Nanoseconds) {
         try attachment.begin(offer, arrival, stall: options.waits.stall)
-        try attachment.control.send(.offered(Offered(epoch: offer.epoch, host: journals.host, received: received)))
+        let contents = received.isEmpty ? machine.contents : []
+        try attachment.control.send(.offered(Offered(epoch: offer.epoch, host: journals.host, received: received, contents: contents)))
         enter(.copying)
+        tellOlderPages(of: machine, contents, attachment)
         let handoff = try awaitHandoff(attachment, machine)
         let arrived = Clock.now
         let complete = attachment.state.wait(atMost: options.waits.stall) { state -> Result<Void, TurntableError>? in

@@ -21,7 +21,14 @@ extension TargetMigration {
             }
             try? attachment.control.send(.verified(verified))
         }
-        try unsafe machine.loadDeviceState(arrival.deviceState(bytes: Int(handoff.0.deviceStateBytes)))
+        let flush = DiskFlush(machine.disks)
+        do throws(TurntableError) {
+            try unsafe machine.loadDeviceState(arrival.deviceState(bytes: Int(handoff.0.deviceStateBytes)))
+        } catch {
+            try? flush.wait()
+            throw error
+        }
+        try flush.wait()
         let loaded = Clock.now
         // Survives this process before the machine runs; the disk hears of it afterwards (docs/promise.md). From here on
         // the machine may have run, so nothing below refuses any more.

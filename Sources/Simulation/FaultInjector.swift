@@ -78,7 +78,7 @@ final class FaultInjector {
             if let sender, !sender.isDead, let interrupt = sender.interrupt { world.scheduler.add("signal", sender, interrupt) }
         case .interruptReceiver:
             if let receiver = target.receiver, let interrupt = receiver.interrupt { world.scheduler.add("signal", receiver, interrupt) }
-        case .failPrepare, .failPause, .failSave, .failLoad: failing.insert(fault)
+        case .failPrepare, .failPause, .failSave, .failLoad, .failWrite: failing.insert(fault)
         }
     }
 }

@@ -4,9 +4,10 @@
 internal import TurntableCore
 
 final class Guest {
-    /// A word of memory that the guest writes.
+    /// A word of memory, or of the disk, that the guest writes.
     struct Cell {
-        var region: Int
+        /// Nil: of the disk.
+        var region: Int?
         var page: Int
         var offset: Int
     }
@@ -33,6 +34,11 @@ final class Guest {
             // At a page's beginning, middle and end, so that half a page is told from all of it.
             for offset in [0, 2048, pageBytes - 8] { cells.append(Cell(region: region, page: page, offset: offset)) }
         }
+        for _ in 0..<(world.plan.hasDisk ? world.plan.hotPages : 0) {
+            let page = world.chance.pick(0..<Volume.pages)
+            guard !cells.contains(where: { $0.region == nil && $0.page == page }) else { continue }
+            for offset in [0, 2048] { cells.append(Cell(region: nil, page: page, offset: offset)) }
+        }
         self.cells = cells
         values = cells.map { _ in 0 }
     }
@@ -47,9 +53,19 @@ final class Guest {
 
     private func write(_ value: UInt64, _ index: Int, _ machine: Machine) {
         let cell = cells[index]
-        machine.mark(cell.page, cell.region)
-        machine.memory.store(value, cell)
+        if let region = cell.region {
+            machine.mark(cell.page, region)
+            machine.memory.store(value, region, cell)
+        } else {
+            // A disk's marks are set when it has been written.
+            machine.host.volume.content.store(value, 0, cell)
+            machine.host.volume.mark(cell.page)
+        }
         values[index] = value
+    }
+
+    private func load(_ cell: Cell, _ machine: Machine) -> UInt64 {
+        cell.region.map { machine.memory.load($0, cell) } ?? machine.host.volume.content.load(0, cell)
     }
 
     /// Between two steps of anybody: the machine does something, if it runs.
@@ -95,17 +111,19 @@ final class Guest {
     /// What a machine has that is not running, but is about to.
     func compare(_ machine: Machine) {
         world.tally.checks += 1
-        let counted = machine.memory.load(cells[0])
+        let counted = load(cells[0], machine)
         guard counted >= seen else {
             return world.fail("rolled back: \(machine.name) has counted to \(counted), and a client has seen \(seen)")
         }
-        for (index, cell) in cells.enumerated() where machine.memory.load(cell) != values[index] {
-            return world.fail(
-                "\(machine.name) has \(machine.memory.load(cell)) in page \(cell.region):\(cell.page) + \(cell.offset), and it was \(values[index])"
-            )
+        for (index, cell) in cells.enumerated() where load(cell, machine) != values[index] {
+            let place = cell.region.map { "page \($0):\(cell.page)" } ?? "page \(cell.page) of its disk"
+            return world.fail("\(machine.name) has \(load(cell, machine)) in \(place) + \(cell.offset), and it was \(values[index])")
+        }
+        if world.plan.hasDisk, machine.host.volume.isVolatile {
+            return world.fail("\(machine.name) is about to run on a disk that a crash would change")
         }
         let nonzero = values.count { $0 != 0 }
-        let found = machine.memory.nonzeroWords()
+        let found = machine.memory.nonzeroWords() + (world.plan.hasDisk ? machine.host.volume.content.nonzeroWords() : 0)
         guard found == nonzero else { return world.fail("\(machine.name) has \(found) words that are not zero, and there were \(nonzero)") }
         guard machine.devices == devices else {
             return world.fail("\(machine.name) has the devices of step \(machine.devices), and they were at \(devices)")
@@ -113,35 +131,42 @@ final class Guest {
     }
 }
 
-/// Memory of one machine, of the guest's size.
+/// Memory of one machine, or the content of a disk.
 final class SimulatedMemory: PageSource, PageSink, @unchecked Sendable {
-    static let bytes = Guest.regionPages.reduce(0, +) * pageBytes
-    let regions = Guest.regionPages.enumerated().map { MemoryRegion(name: "r\($0)", pages: PageCount($1)) }
+    let regions: [MemoryRegion]
     let base: UnsafeMutableRawPointer
+    private let regionPages: [Int]
     /// Pages that may not be zero.
-    private let touched = Guest.regionPages.map { PageBitmap(pages: PageCount($0)) }
+    private let touched: [PageBitmap]
 
-    init(_ base: UnsafeMutableRawPointer) { self.base = base }
+    init(_ base: UnsafeMutableRawPointer, _ regionPages: [Int]) {
+        self.base = base
+        self.regionPages = regionPages
+        regions = regionPages.enumerated().map { MemoryRegion(name: "r\($0)", pages: PageCount($1)) }
+        touched = regionPages.map { PageBitmap(pages: PageCount($0)) }
+    }
+    var pages: Int { regionPages.reduce(0, +) }
 
     private func position(_ page: Int, _ region: Int) -> UnsafeMutableRawPointer {
-        base + ((region == 0 ? 0 : Guest.regionPages[0]) + page) * pageBytes
+        base + ((region == 0 ? 0 : regionPages[0]) + page) * pageBytes
     }
+
+    /// Somebody writes pages of the first region by their address.
+    func touch(_ pages: Range<Int>) { touched[0].insert(pages) }
 
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer {
         UnsafeRawPointer(position(page.value, region.value))
     }
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer {
         // An extent of a stripe's length may follow.
-        touched[region.value].insert(page.value..<min(page.value + Limits.stripePages, Guest.regionPages[region.value]))
+        touched[region.value].insert(page.value..<min(page.value + Limits.stripePages, regionPages[region.value]))
         return position(page.value, region.value)
     }
     func file(of region: RegionIndex) -> Int32? { nil }
     func populate(_ pages: Range<Int>, in region: RegionIndex) {}
 
-    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
-        var next = 0
-        while let run = touched[region.value].nextRun(from: next, to: Guest.regionPages[region.value]) {
-            next = run.upperBound
+    func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
+        touched[region.value].forEachRun(in: pages) { run in
             for page in run where !isZero(page, region.value) { body(page..<page + 1) }
         }
     }
@@ -151,54 +176,51 @@ final class SimulatedMemory: PageSource, PageSink, @unchecked Sendable {
         UnsafeBufferPointer(start: UnsafePointer(position(page, region).assumingMemoryBound(to: UInt64.self)), count: pageBytes / 8)
     }
 
-    func store(_ value: UInt64, _ cell: Guest.Cell) {
-        touched[cell.region].insert(cell.page..<cell.page + 1)
-        position(cell.page, cell.region).storeBytes(of: value, toByteOffset: cell.offset, as: UInt64.self)
+    func store(_ value: UInt64, _ region: Int, _ cell: Guest.Cell) {
+        touched[region].insert(cell.page..<cell.page + 1)
+        position(cell.page, region).storeBytes(of: value, toByteOffset: cell.offset, as: UInt64.self)
     }
-    func load(_ cell: Guest.Cell) -> UInt64 { position(cell.page, cell.region).load(fromByteOffset: cell.offset, as: UInt64.self) }
+    func load(_ region: Int, _ cell: Guest.Cell) -> UInt64 { position(cell.page, region).load(fromByteOffset: cell.offset, as: UInt64.self) }
 
     func nonzeroWords() -> Int {
         var count = 0
-        for region in Guest.regionPages.indices {
+        for region in regionPages.indices {
             forEachTouched(region) { page in count += words(page, region).reduce(0) { $0 + ($1 == 0 ? 0 : 1) } }
         }
         return count
     }
 
     private func forEachTouched(_ region: Int, _ body: (Int) -> Void) {
-        var next = 0
-        while let run = touched[region].nextRun(from: next, to: Guest.regionPages[region]) {
-            for page in run { body(page) }
-            next = run.upperBound
-        }
+        touched[region].forEachRun { for page in $0 { body(page) } }
     }
 
     /// All zero again.
     func clear() {
-        for region in Guest.regionPages.indices {
+        for region in regionPages.indices {
             forEachTouched(region) { page in
                 if !isZero(page, region) { position(page, region).initializeMemory(as: UInt8.self, repeating: 0, count: pageBytes) }
             }
-            touched[region].remove(0..<Guest.regionPages[region])
+            touched[region].remove(0..<regionPages[region])
         }
     }
 }
 
 /// Memories for one simulation after the other.
 final class MemoryPool {
-    private var free: [UnsafeMutableRawPointer] = []
+    /// By their pages.
+    private var free: [Int: [UnsafeMutableRawPointer]] = [:]
     private var taken: [SimulatedMemory] = []
 
-    func take() -> SimulatedMemory {
-        let base = free.popLast() ?? Self.make()
-        let memory = SimulatedMemory(base)
+    func take(_ regionPages: [Int]) -> SimulatedMemory {
+        let pages = regionPages.reduce(0, +)
+        let memory = SimulatedMemory(free[pages]?.popLast() ?? Self.make(pages), regionPages)
         taken.append(memory)
         return memory
     }
 
-    private static func make() -> UnsafeMutableRawPointer {
-        let base = UnsafeMutableRawPointer.allocate(byteCount: SimulatedMemory.bytes, alignment: pageBytes)
-        base.initializeMemory(as: UInt8.self, repeating: 0, count: SimulatedMemory.bytes)
+    private static func make(_ pages: Int) -> UnsafeMutableRawPointer {
+        let base = UnsafeMutableRawPointer.allocate(byteCount: pages * pageBytes, alignment: pageBytes)
+        base.initializeMemory(as: UInt8.self, repeating: 0, count: pages * pageBytes)
         return base
     }
 
@@ -206,11 +228,11 @@ final class MemoryPool {
     func takeBack() {
         for memory in taken {
             memory.clear()
-            free.append(memory.base)
+            free[memory.pages, default: []].append(memory.base)
         }
         taken = []
     }
-    deinit { for base in free { base.deallocate() } }
+    deinit { for base in free.values.joined() { base.deallocate() } }
 }
 
 /// What simulations on one thread use one after the other.

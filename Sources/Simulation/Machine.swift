@@ -29,6 +29,7 @@ final class Machine: @unchecked Sendable {
     var session: SessionID?
     // What migrations from here and to here must not forget.
     private var ledger: SharedMemory?
+    private var diskLedger: SharedMemory?
     private var earlierLedger: [UInt8] = []
     private var arrivals: [SessionID: SharedMemory] = [:]
     /// What its devices have come to.
@@ -46,7 +47,7 @@ final class Machine: @unchecked Sendable {
 
     init(_ host: SimulatedHost, _ number: Int, _ stage: Stage, _ epoch: Epoch) {
         (self.host, self.number, self.stage, self.epoch) = (host, number, stage, epoch)
-        memory = host.world.memories.take()
+        memory = host.world.memories.take(Guest.regionPages)
         isIncoming = stage == .incoming
     }
 
@@ -141,7 +142,13 @@ final class Machine: @unchecked Sendable {
         return new
     }
     var hasLedger: Bool { ledger != nil }
-    func forgetLedger() { ledger = nil }
+    func diskLedger(bytes: Int) throws(TurntableError) -> SharedMemory {
+        if let diskLedger, diskLedger.bytes == bytes { return diskLedger }
+        let new = try SharedMemory(bytes: bytes)
+        diskLedger = new
+        return new
+    }
+    func forgetLedger() { (ledger, diskLedger) = (nil, nil) }
 
     private static let ledgerHead = 4096
 
@@ -165,7 +172,7 @@ final class Machine: @unchecked Sendable {
 
     /// After the simulation's end.
     func clear() {
-        (ledger, arrivals, user) = (nil, [:], nil)
+        (ledger, diskLedger, arrivals, user) = (nil, nil, [:], nil)
     }
 
     // MARK: - Dirty marks
@@ -197,7 +204,7 @@ extension SimulatedMemory {
         var pages: [Int] = []
         forEachPopulatedRun(in: RegionIndex(0)) { pages.append($0.lowerBound) }
         guard !pages.isEmpty else { return }
-        for offset in [0, 2048, pageBytes - 8] { store(0, Guest.Cell(region: 0, page: chance.pick(pages), offset: offset)) }
+        for offset in [0, 2048, pageBytes - 8] { store(0, 0, Guest.Cell(region: 0, page: chance.pick(pages), offset: offset)) }
     }
 }
 

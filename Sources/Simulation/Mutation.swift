@@ -23,17 +23,22 @@ public enum Mutation: String, CaseIterable, Sendable {
     case forgetfulTarget
     /// The line changes bytes, and nobody sees it.
     case damagesPages
+    /// What the disk was written last before the pause is not told.
+    case missesLastBlocks
+    /// A disk says that it has written what it is about to write.
+    case countsUnwrittenBlocks
 
     /// The faults in which it shows; none are needed if there are none.
     var faults: [Fault] {
         switch self {
-        case .countsEarly, .clearsMarksLate, .missesLastMarks, .pausesLate, .damagesPages: []
+        case .countsEarly, .clearsMarksLate, .missesLastMarks, .pausesLate, .damagesPages, .missesLastBlocks: []
         case .reclaimsAfterTimeout: [.reset, .halfReset, .longSilence, .killTarget]
         case .buffersJournal, .staleLedger: [.killSource]
         case .lyingDisk, .sameBoot: [.crashTargetHost]
-        case .forgetfulTarget: [.killTarget]
+        case .forgetfulTarget, .countsUnwrittenBlocks: [.killTarget]
         }
     }
     /// Whether they come in the hand-off; else somewhere on the way to it.
-    var isOfHandOff: Bool { ![.staleLedger, .forgetfulTarget].contains(self) }
+    var isOfHandOff: Bool { ![.staleLedger, .forgetfulTarget, .countsUnwrittenBlocks].contains(self) }
+    var isOfDisk: Bool { [.missesLastBlocks, .countsUnwrittenBlocks].contains(self) }
 }

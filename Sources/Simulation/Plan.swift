@@ -15,7 +15,7 @@ enum Fault: String, CaseIterable {
     case repeatWords
     case fillSourceDisk, fillTargetDisk
     case cancel, interruptReceiver
-    case failPrepare, failPause, failSave, failLoad
+    case failPrepare, failPause, failSave, failLoad, failWrite
 }
 
 /// When it does, counted from the fault before it, or from the beginning.
@@ -45,6 +45,11 @@ struct Plan {
     var writesOnceIn: UInt64
     var isRunning: Bool
     var dirtyLogOutlivesProcess: Bool
+    var hasDisk: Bool
+    /// A target tells what its disk still holds.
+    var recycles: Bool
+    /// 0 for never.
+    var losesDeltasOnceIn: UInt64
     // The options.
     var streams: Int
     var frameExtents: Int
@@ -72,6 +77,9 @@ struct Plan {
         writesOnceIn = chance.pick([2, 8, 40])
         isRunning = !chance.once(in: 12)
         dirtyLogOutlivesProcess = !chance.once(in: 4)
+        hasDisk = !chance.once(in: 3)
+        recycles = chance.once(in: 2)
+        losesDeltasOnceIn = chance.pick([0, 0, 3])
         streams = chance.pick(1..<4)
         frameExtents = chance.pick([1, 3, 256])
         budget = chance.once(in: 5) ? .milliseconds(Double(chance.pick(20..<400))) : .seconds(60)
@@ -86,6 +94,7 @@ struct Plan {
     private mutating func aim(_ mutation: Mutation, _ chance: inout SeededGenerator) {
         // A refusal would show nothing.
         budget = .seconds(60)
+        if mutation.isOfDisk { hasDisk = true }
         if !mutation.faults.isEmpty {
             let trigger = mutation.isOfHandOff ? Trigger.pointsOfHandOff(chance.pick(0..<40)) : .points(chance.pick(10..<80))
             faults = [(chance.pick(mutation.faults), trigger)]

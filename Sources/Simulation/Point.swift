@@ -8,6 +8,7 @@ enum Point: String {
     case pause, paused, save, saved, reclaim, resume, resumed, discard, discarded, forget
     case prepare, prepared, load, loaded, run, ran, kept
     case drain, drained
+    case freeze, frozen, readBlocks, writeBlocks, wroteBlocks
 
     /// Of a message, if it is more than a heartbeat.
     init?(_ message: ControlMessage) {

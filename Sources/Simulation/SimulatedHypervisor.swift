@@ -13,6 +13,7 @@ final class SimulatedSource: SourceMachine, @unchecked Sendable {
     private var isStoppedByUs = false
     private(set) var isRunning: Bool
     private var world: World { machine.host.world }
+    let disks: [any BlockSource]
 
     /// Attaches to the machine on the process's host.
     init(_ process: SimulatedProcess) throws(TurntableError) {
@@ -21,6 +22,7 @@ final class SimulatedSource: SourceMachine, @unchecked Sendable {
         }
         guard !machine.isIncoming else { throw TurntableError(.refused, "moving m", "it has not arrived here itself") }
         self.machine = machine
+        disks = process.host.world.plan.hasDisk ? [SimulatedBlockSource(process.host.volume)] : []
         isRunning = machine.stage == .running
         try machine.take(process, for: self, "moving")
         if machine.stage == .saved, !machine.hasLedger {
@@ -34,6 +36,7 @@ final class SimulatedSource: SourceMachine, @unchecked Sendable {
     var deviceCost: DeviceCost { DeviceCost(bytes: .kibi(1), save: .milliseconds(2), load: .milliseconds(2)) }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try machine.ledger(bytes: bytes) }
+    func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try machine.diskLedger(bytes: bytes) }
     func forgetSession() {
         world.at(.forget, machine.host)
         machine.forgetLedger()
@@ -148,10 +151,16 @@ final class SimulatedTarget: TargetMachine, @unchecked Sendable {
     private(set) var hasDeviceState: Bool
     private var isOurs = true
     private var world: World { machine.host.world }
+    let disks: [any BlockSink]
+    /// What a volume holds of an earlier stay, or of a try that failed, is an older copy of it.
+    var contents: [TargetContent] {
+        pages.regions.map { _ in .zero } + disks.map { $0.isZeroed ? .zero : world.plan.recycles ? .older : .unknown }
+    }
 
     init(_ machine: Machine, _ offer: Offer, _ process: SimulatedProcess) throws(TurntableError) {
         (self.machine, self.process) = (machine, process)
         (session, epoch) = (offer.session, offer.epoch)
+        disks = offer.disks.map { _ in SimulatedBlockSink(process.host.volume, process) }
         isRunning = offer.description == [1]
         hasDeviceState = [.loaded, .running, .stopped].contains(machine.stage)
         try machine.take(process, for: self, "receiving")

@@ -36,6 +36,8 @@ final class SimulatedHost {
     /// Called once the host is up again.
     var whenUp: [() -> Void] = []
     private(set) lazy var disk = Disk(self)
+    /// The machine's disk here.
+    private(set) lazy var volume = Volume(self)
     var name: String { index == 0 ? "A" : "B" }
 
     init(_ index: Int, _ world: World) {

@@ -42,7 +42,7 @@ public protocol FrameSender: AnyObject, Sendable {
 
     /// Sends a frame. Returns when the frame's header may be used again.
     ///
-    /// Its pages stay guest memory all the time: the transport may read them again (zero copy, retransmission) until
+    /// Blocks are needed no more when this returns. Pages stay guest memory all the time: the transport may read them again (zero copy, retransmission) until
     /// ``flush()`` returns, and a page that changes meanwhile is sent again because the dirty log says so.
     func send(_ frame: FrameDraft) throws(TurntableError)
 
@@ -68,7 +68,7 @@ public protocol FrameReceiver: AnyObject, Sendable {
 /// Where a receiver puts what arrives. Called on the stream's thread.
 public protocol FrameSink: AnyObject, Sendable {
     var layout: MemoryLayoutTable { get }
-    /// Where the pages of a raw extent go. They are written before `receive` returns.
+    /// Where the pages of a raw extent go: to guest memory, or on their way to a disk. They are written before `receive` returns.
     func destination(of extent: Extent) throws(TurntableError) -> UnsafeMutableRawPointer
     /// The extent's pages are all zero.
     func zero(_ extent: Extent) throws(TurntableError)

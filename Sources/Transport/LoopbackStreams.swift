@@ -72,7 +72,7 @@ package final class LoopbackControl: ControlChannel {
         for extent in frame.extents where extent.encoding == .raw {
             // Copied while the guest may write: torn pages are legal, see DirtyLog.
             try unsafe connection.write(
-                UnsafeRawBufferPointer(start: pages.address(of: extent.firstPage, in: extent.region), count: extent.payloadBytes))
+                UnsafeRawBufferPointer(start: frame.address(of: extent, in: pages), count: extent.payloadBytes))
         }
     }
 
@@ -116,7 +116,7 @@ package final class LoopbackControl: ControlChannel {
             try FrameHeader.decode(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), expectedSequence: sequence)
         }
         switch header.kind {
-        case .pages: try receivePages(header, into: sink)
+        case .pages, .blocks: try receivePages(header, into: sink)
         case .deviceState:
             let destination = unsafe try sink.deviceStateDestination(offset: Int(header.offset), count: header.payloadBytes)
             try unsafe connection.read(into: UnsafeMutableRawBufferPointer(start: destination, count: header.payloadBytes))
@@ -135,7 +135,7 @@ package final class LoopbackControl: ControlChannel {
         for position in stride(from: FrameHeader.bytes, to: end, by: Extent.bytes) {
             let extent = try wire { () throws(WireError) in
                 try Extent.decode(
-                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: sink.layout, stream: stream)
+                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, of: header.kind, layout: sink.layout, stream: stream)
             }
             if extent.encoding == .raw { raw.append(extent) } else { try sink.zero(extent) }
         }

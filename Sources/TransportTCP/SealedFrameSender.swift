@@ -42,7 +42,7 @@ internal import WireFormat
             cipher.beginPayload(of: frame.sequence)
             if frame.inlinePayload.isEmpty {
                 for extent in frame.extents where extent.encoding == .raw {
-                    try unsafe seal(pages.address(of: extent.firstPage, in: extent.region), bytes: extent.payloadBytes)
+                    try unsafe seal(frame.address(of: extent, in: pages), bytes: extent.payloadBytes)
                 }
             } else {
                 try sealInline(frame.inlinePayload)

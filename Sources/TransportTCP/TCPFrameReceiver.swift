@@ -44,7 +44,7 @@ public import WireFormat
         }
         try receiveExtents(header)
         switch header.kind {
-        case .pages: try receivePages(header, into: sink)
+        case .pages, .blocks: try receivePages(header, into: sink)
         case .deviceState:
             let destination = unsafe try sink.deviceStateDestination(offset: Int(header.offset), count: header.payloadBytes)
             unsafe vectors[0] = iovec(iov_base: destination, iov_len: header.payloadBytes)
@@ -78,7 +78,8 @@ public import WireFormat
             let position = FrameHeader.bytes + index * Extent.bytes
             let extent = try wire { () throws(WireError) in
                 try Extent.decode(
-                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, layout: layout, stream: socket.stream)
+                    unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(head)), at: position, of: header.kind, layout: layout,
+                    stream: socket.stream)
             }
             switch extent.encoding {
             case .zero: try sink.zero(extent)

@@ -90,7 +90,7 @@ internal import WireFormat
         for extent in frame.extents where extent.encoding == .raw {
             // The kernel reads through this address and never writes: the cast only serves iovec's C type.
             unsafe vectors[count] = iovec(
-                iov_base: UnsafeMutableRawPointer(mutating: pages.address(of: extent.firstPage, in: extent.region)),
+                iov_base: UnsafeMutableRawPointer(mutating: frame.address(of: extent, in: pages)),
                 iov_len: extent.payloadBytes)
             count += 1
         }

@@ -18,9 +18,17 @@ public final class ChunkSet {
     }
 
     public func insert(_ range: Range<Int>) { marks.insert(range) }
+    /// Every chunk that holds a byte of `range`.
+    public func insert(bytes range: Range<Int>) {
+        guard !range.isEmpty else { return }
+        insert(range.lowerBound / chunkBytes..<(range.upperBound - 1) / chunkBytes + 1)
+    }
     public func insertAll() { marks.insert(0..<chunks) }
     public func contains(_ chunk: Int) -> Bool { marks.contains(chunk) }
     public var count: Int { marks.count }
+
+    /// Calls `body` with each run of chunks.
+    public func forEachRun<Failure>(_ body: (Range<Int>) throws(Failure) -> Void) throws(Failure) { try marks.forEachRun(body) }
 
     /// Bytes of all chunks in the set.
     public var bytes: ByteCount {

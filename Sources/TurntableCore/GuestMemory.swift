@@ -18,8 +18,15 @@ public protocol PageSource: AnyObject, Sendable {
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeRawPointer
     /// A file whose offset `page.byteOffset` holds the page, if the region has one that the kernel can send from.
     func file(of region: RegionIndex) -> Int32?
-    /// Calls `body` with each run of pages that may hold anything but zeroes.
-    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void)
+    /// Calls `body` with each run of those pages that may hold anything but zeroes.
+    func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void)
+}
+
+extension PageSource {
+    /// Of all pages of a region.
+    public func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
+        forEachPopulatedRun(in: region, within: 0..<regions[region.value].pages.value, body)
+    }
 }
 
 /// Guest memory to receive into. Every page reads as zero at first.

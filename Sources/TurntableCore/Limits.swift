@@ -73,6 +73,10 @@ public enum Limits {
 
     /// Chunks of one disk: 16 TiB in chunks of 4 KiB.
     public static let diskChunks = 1 << 32
+    /// Bytes of one disk: 16 TiB.
+    public static let diskBytes = diskChunks * pageBytes
+    /// Chunks that a hypervisor's dirty bitmap has: 2 MiB of bits, read in a few milliseconds while the machine stands still.
+    public static let bitmapChunks = 1 << 24
     /// Chunk sizes of a snapshot; also how much of its store is read at once.
     public static let snapshotChunkBytes = 4 << 10...16 << 20
     /// Bytes of a disk that are read or written by one call.
@@ -95,6 +99,11 @@ public enum Limits {
     public static let blockTime = Nanoseconds.seconds(120)
     /// A target that is open for longer than this is used by somebody.
     public static let deviceProbeTime = Nanoseconds.seconds(1)
+    /// How long it takes to learn what a volume's last snapshot saved, before that was measured; and where thin volumes differ.
+    public static let assumedDeltaTime = Nanoseconds.milliseconds(20)
+    public static let assumedThinDeltaTime = Nanoseconds.milliseconds(300)
+    /// Zeroes that a disk is asked for at once; it may have to write them.
+    public static let blockZeroBytes = 64 << 20
     /// How often a snapshot that could overflow is looked at.
     public static let snapshotWatchTime = Nanoseconds.milliseconds(100)
 

@@ -48,6 +48,23 @@
         return first..<(next(marked: false, from: first, to: end) ?? end)
     }
 
+    /// Calls `body` with each run of marked pages, which it may unmark.
+    public func forEachRun<Failure>(in range: Range<Int>, _ body: (Range<Int>) throws(Failure) -> Void) throws(Failure) {
+        var next = range.lowerBound
+        while let run = nextRun(from: next, to: range.upperBound) {
+            try body(run)
+            next = run.upperBound
+        }
+    }
+    public func forEachRun<Failure>(_ body: (Range<Int>) throws(Failure) -> Void) throws(Failure) { try forEachRun(in: 0..<pages, body) }
+
+    /// The runs of marked pages within `range`.
+    public func runs(in range: Range<Int>) -> [Range<Int>] {
+        var runs: [Range<Int>] = []
+        forEachRun(in: range) { runs.append($0) }
+        return runs
+    }
+
     private func next(marked: Bool, from start: Int, to end: Int) -> Int? {
         guard start < end else { return nil }
         let flip: UInt64 = marked ? 0 : ~0
@@ -72,5 +89,18 @@
         unsafe change(&words[first], head)
         for index in (first + 1)..<last { unsafe change(&words[index], ~0) }
         unsafe change(&words[last], tail)
+    }
+}
+
+extension Range<Int> {
+    /// Calls `body` with the parts of this range that are in `runs`, which lie in it in order, and those that are not.
+    public func split<Failure>(by runs: [Range<Int>], _ body: (Range<Int>, _ isIn: Bool) throws(Failure) -> Void) throws(Failure) {
+        var next = lowerBound
+        for run in runs {
+            if next < run.lowerBound { try body(next..<run.lowerBound, false) }
+            try body(run, true)
+            next = run.upperBound
+        }
+        if next < upperBound { try body(next..<upperBound, false) }
     }
 }

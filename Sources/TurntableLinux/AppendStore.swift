@@ -46,7 +46,7 @@ public final class AppendFile: AppendStore {
             ftruncate(file.rawValue, before)
             throw TurntableError(.unsupported, "writing \(bytes.count) bytes to \(path)", reason, remedy: "make room on its file system")
         }
-        if isNew { try syncDirectory() }
+        if isNew { try syncDirectory(of: path) }
     }
 
     public func sync() throws(TurntableError) {
@@ -61,6 +61,7 @@ public final class AppendFile: AppendStore {
 
     public func locked<Value>(_ body: () throws(TurntableError) -> Value) throws(TurntableError) -> Value {
         // Of the directory, so that a look at a journal that nobody wrote does not make it.
+        let directoryPath = directory(of: path)
         let directory = try Descriptor.open(directoryPath, .read, what: "opening \(directoryPath)")
         while flock(directory.rawValue, LOCK_EX) < 0 {
             guard errno == EINTR else { throw TurntableError(.unsupported, "locking \(directoryPath)", errorText(errno)) }
@@ -77,15 +78,16 @@ public final class AppendFile: AppendStore {
         try checked(unsafe fstat(file.rawValue, &status) < 0 ? -errno : 0, "looking at \(path)")
         return Int(status.st_size)
     }
+}
 
-    private var directoryPath: String {
-        let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
-        return directory.isEmpty ? "/" : directory
-    }
+/// A new file is there after a crash of the host only if its directory is durable too.
+public func syncDirectory(of path: String) throws(TurntableError) {
+    let directoryPath = directory(of: path)
+    let directory = try Descriptor.open(directoryPath, .read, what: "opening \(directoryPath)")
+    try checked(fsync(directory.rawValue) < 0 ? -errno : 0, "making \(directoryPath) durable")
+}
 
-    /// A new file is there after a crash of the host only if its directory is durable too.
-    private func syncDirectory() throws(TurntableError) {
-        let directory = try Descriptor.open(directoryPath, .read, what: "opening \(directoryPath)")
-        try checked(fsync(directory.rawValue) < 0 ? -errno : 0, "making \(directoryPath) durable")
-    }
+private func directory(of path: String) -> String {
+    let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+    return directory.isEmpty ? "/" : directory
 }

@@ -22,9 +22,9 @@ public struct Descriptor: ~Copyable, Sendable {
         return value
     }
 
-    /// A second descriptor for the same open file.
+    /// A second descriptor for the same open file; as all of ours, no program that is started inherits it.
     public borrowing func duplicate() throws(TurntableError) -> Descriptor {
-        let copy = dup(rawValue)
+        let copy = fcntl(rawValue, F_DUPFD_CLOEXEC, 0)
         return Descriptor(owning: try checked(copy < 0 ? -errno : copy, "duplicating a descriptor"))
     }
 }

@@ -51,17 +51,18 @@ public import TurntableCore
             remedy: "free memory on this host, or send the machine to another one")
     }
 
-    /// The parts of the file that hold data, as byte ranges in order; what lies between reads as zero.
-    public borrowing func forEachDataRange(_ body: (Range<Int>) -> Void) {
-        var position = 0
-        while position < bytes {
+    /// The parts of the range that hold data, as byte ranges in order; what lies between reads as zero.
+    public borrowing func forEachDataRange(in range: Range<Int>, _ body: (Range<Int>) -> Void) {
+        var position = range.lowerBound
+        while position < range.upperBound {
             let start = tt_next_data(descriptor.rawValue, Int64(position))
             if start < 0 {
-                if start != -Int64(ENXIO) { body(position..<bytes) }  // a file system without holes: all of it is data
+                if start != -Int64(ENXIO) { body(position..<range.upperBound) }  // a file system without holes: all of it is data
                 return
             }
+            guard start < range.upperBound else { return }
             let end = tt_next_hole(descriptor.rawValue, start)
-            position = end < 0 ? bytes : Int(end)
+            position = end < 0 ? range.upperBound : min(Int(end), range.upperBound)
             body(Int(start)..<position)
         }
     }

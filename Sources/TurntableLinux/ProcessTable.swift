@@ -65,8 +65,8 @@ public enum ProcessTable {
         return String(name.hasSuffix(" (deleted)") ? name.dropLast(10) : name)
     }
 
-    static func readText(_ path: String) -> String? {
-        // Files of /proc have no size to read by, so they are read to their end.
+    /// A file that has no size to read by.
+    public static func readText(_ path: String) -> String? {
         guard let file = try? Descriptor.open(path, .read, what: path) else { return nil }
         var bytes: [UInt8] = []
         while let piece = try? Socket.read(file, atMost: 64 << 10, what: path), !piece.isEmpty { bytes += piece }

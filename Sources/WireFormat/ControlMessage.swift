@@ -3,9 +3,9 @@
 //   message = bodyBytes u32 (at most Limits.controlBodyBytes) | type u16 | 0 u16 | body
 //
 // Order, source (S) and target (T):
-//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Offered | Refused ─ page frames on the data
-//   streams, with S Ping / T Pong meanwhile ─ S pauses the machine, last page frames, device-state frames ─ S Handoff ─ T Committed | Refused
-//   ─ S Confirmed ─ S Digests ─ T Verified
+//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Offered | Refused ─ T OlderPages, if it has older
+//   copies ─ frames of pages and blocks on the data streams, with S Ping / T Pong meanwhile ─ S pauses the machine, the last
+//   frames, those of the device state ─ S Handoff ─ T Committed | Refused ─ S Confirmed ─ S Digests ─ T Verified
 //
 // A cut line ends the attachment, not the session: the source connects again and says Offer with the same session; Offered
 // tells what has arrived, and only what is missing is sent. Somebody who wants to know what became of an epoch says Query
@@ -34,6 +34,8 @@ public enum ControlMessage: Equatable, Sendable {
     case keys(Keys)
     /// The source's journal says COMMITTED, on disk.
     case confirmed(Query)
+    /// Of a region that the target has an older copy of.
+    case olderPages(OlderPages)
 }
 
 extension ControlMessage {
@@ -41,7 +43,7 @@ extension ControlMessage {
 
     enum Kind: UInt16, CaseIterable {
         case welcome = 1, offer, offered, refused, ping, pong, handoff, committed, abort, digests, verified, query, resolution,
-            keys, confirmed
+            keys, confirmed, olderPages
     }
 
     /// The message with its header, ready to send.
@@ -68,6 +70,7 @@ extension ControlMessage {
         case .resolution(let resolution): kind = body.append(resolution, .resolution)
         case .keys(let keys): kind = body.append(keys, .keys)
         case .confirmed(let query): kind = body.append(query, .confirmed)
+        case .olderPages(let pages): kind = body.append(pages, .olderPages)
         }
         var message = MessageWriter()
         message.append(UInt32(body.bytes.count))
@@ -116,6 +119,7 @@ extension ControlMessage {
             case .resolution: .resolution(try Resolution(from: &reader))
             case .keys: .keys(try Keys(from: &reader))
             case .confirmed: .confirmed(try Query(from: &reader))
+            case .olderPages: .olderPages(try OlderPages(from: &reader))
             }
         try reader.end()
         return message

@@ -8,6 +8,9 @@
 // after the other, as they lie in guest memory; a zero extent has none. An extent stays within one stripe of
 // Limits.stripePages pages, and a stripe belongs to one stream for the whole migration, so two versions of a page are
 // never in flight on different streams and the last one sent is the last one written.
+//
+// Disks are regions too, after those of memory, in pages of 4 KiB; the last one of a disk may reach beyond its end, and is filled up with
+// zeroes. They travel in frames of their own, each of one stripe only.
 
 public import TurntableCore
 
@@ -19,6 +22,11 @@ public enum FrameKind: UInt8, Sendable {
     case deviceState = 2
     /// Nothing: bytes that open the connection's window while the target prepares. No extents.
     case warmUp = 3
+    /// As pages, but of one stripe of a disk.
+    case blocks = 4
+
+    /// Whether such a frame has extents, and the payload is theirs.
+    public var hasExtents: Bool { self == .pages || self == .blocks }
 }
 
 /// The fixed part of a data frame.
@@ -62,12 +70,12 @@ public struct FrameHeader: Equatable, Sendable {
         let magic: UInt32 = input.load(at: 0)
         guard magic == Self.magic else { throw WireError(.badMagic, value: UInt64(magic), limit: UInt64(Self.magic), offset: 0) }
         let rawKind: UInt8 = input.load(at: 4)
-        guard let kind = FrameKind(rawValue: rawKind) else { throw WireError(.unknownKind, value: UInt64(rawKind), limit: 3, offset: 4) }
+        guard let kind = FrameKind(rawValue: rawKind) else { throw WireError(.unknownKind, value: UInt64(rawKind), limit: 4, offset: 4) }
         let reserved: UInt8 = input.load(at: 5)
         guard reserved == 0 else { throw WireError(.reservedNotZero, value: UInt64(reserved), limit: 0, offset: 5) }
         let count: UInt16 = input.load(at: 6)
-        let mostExtents = kind == .pages ? Limits.frameExtents : 0
-        guard count <= mostExtents, count > 0 || kind != .pages else {
+        let mostExtents = kind.hasExtents ? Limits.frameExtents : 0
+        guard count <= mostExtents, count > 0 || !kind.hasExtents else {
             throw WireError(.tooMany, value: UInt64(count), limit: UInt64(mostExtents), offset: 6)
         }
         let sequence: UInt64 = input.load(at: 8)
@@ -119,13 +127,15 @@ public struct Extent: Equatable, Sendable {
         output.store(UInt8(0), at: position + 15)
     }
 
-    /// Reads an extent and checks it against the machine's memory and against the stripes of the stream it came on.
-    public static func decode(_ input: RawSpan, at position: Int, layout: MemoryLayoutTable, stream: Int) throws(WireError) -> Extent {
+    /// Reads an extent of a frame of that kind, and checks it against the machine's memory or disks and against the stripes of the stream it came on.
+    public static func decode(
+        _ input: RawSpan, at position: Int, of kind: FrameKind = .pages, layout: MemoryLayoutTable, stream: Int
+    ) throws(WireError) -> Extent {
         guard position >= 0, input.byteCount >= bytes, position <= input.byteCount - bytes else {
             throw WireError(.truncated, value: UInt64(input.byteCount), limit: UInt64(bytes), offset: position)
         }
         let region: UInt16 = input.load(at: position + 12)
-        guard region < layout.regionCount else {
+        guard region < layout.regionCount, layout.isDisk(Int(region)) == (kind == .blocks) else {
             throw WireError(.badRegion, value: UInt64(region), limit: UInt64(layout.regionCount), offset: position + 12)
         }
         let rawEncoding: UInt8 = input.load(at: position + 14)
@@ -152,18 +162,22 @@ public struct Extent: Equatable, Sendable {
     }
 }
 
-/// The sizes of a machine's regions and the number of streams: what decides which stream a page travels on.
+/// The sizes of a machine's regions, memory first and then disks, and the number of streams: what decides which stream a page
+/// travels on.
 public struct MemoryLayoutTable: Equatable, Sendable {
     private let regionPages: [Int]
+    public let memoryRegions: Int
     public let streams: Int
 
-    public init(regionPages: [Int], streams: Int) {
-        precondition(streams > 0 && streams <= Limits.streams && regionPages.count <= Limits.regions)
-        self.regionPages = regionPages
+    public init(regionPages: [Int], disks: [Int] = [], streams: Int) {
+        precondition(streams > 0 && streams <= Limits.streams && regionPages.count + disks.count <= Limits.regions)
+        self.regionPages = regionPages + disks
+        memoryRegions = regionPages.count
         self.streams = streams
     }
 
     public var regionCount: Int { regionPages.count }
+    public func isDisk(_ region: Int) -> Bool { region >= memoryRegions }
     public func pages(in region: Int) -> Int { regionPages[region] }
     public func stripes(in region: Int) -> Int { (regionPages[region] + Limits.stripePages - 1) / Limits.stripePages }
     /// The stream that owns a stripe. Regions start at different streams, so that small ones spread.

@@ -85,6 +85,14 @@ struct MessageReader {
         return value == 1
     }
 
+    /// One of an enumeration's values, which are `0...most`.
+    mutating func readEnum<Value: RawRepresentable>(atMost most: UInt8) throws(WireError) -> Value where Value.RawValue == UInt8 {
+        let start = offset
+        let raw: UInt8 = try read()
+        guard let value = Value(rawValue: raw) else { throw WireError(.unknownKind, value: UInt64(raw), limit: UInt64(most), offset: start) }
+        return value
+    }
+
     mutating func readCounts(atMost limit: Int) throws(WireError) -> [UInt64] {
         var counts: [UInt64] = []
         for _ in 0..<(try readCount(atMost: limit)) { counts.append(try read()) }

@@ -60,21 +60,28 @@ public struct Offered: Equatable, Sendable, MessageBody {
     public var host: HostID
     /// Frames of each stream that arrived on earlier attachments of this session; empty if nothing of it is here.
     public var received: [UInt64]
-    public init(epoch: Epoch, host: HostID, received: [UInt64]) {
+    /// What each region, of memory and then of disks, reads as; empty if something of the session is here.
+    public var contents: [TargetContent]
+    public init(epoch: Epoch, host: HostID, received: [UInt64], contents: [TargetContent] = []) {
         self.epoch = epoch
         self.host = host
         self.received = received
+        self.contents = contents
     }
 
     init(from reader: inout MessageReader) throws(WireError) {
         epoch = Epoch(try reader.read())
         host = try reader.readID()
         received = try reader.readCounts(atMost: Limits.streams)
+        contents = []
+        for _ in 0..<(try reader.readCount(atMost: Limits.regions)) { contents.append(try reader.readEnum(atMost: TargetContent.older.rawValue)) }
     }
     func write(to writer: inout MessageWriter) {
         writer.append(epoch.value)
         writer.append(host)
         writer.append(counts: received)
+        writer.append(UInt32(contents.count))
+        for content in contents { writer.append(content.rawValue) }
     }
 }
 

@@ -31,6 +31,16 @@ public struct Offer: Equatable, Sendable, MessageBody {
         }
     }
     public static let maximumPopulations = 4096
+    /// A disk that comes along.
+    public struct Disk: Equatable, Sendable {
+        public var name: String
+        /// A multiple of 512.
+        public var bytes: UInt64
+        public init(name: String, bytes: UInt64) {
+            self.name = name
+            self.bytes = bytes
+        }
+    }
 
     public var session: SessionID
     /// The epoch in which the target would run the machine.
@@ -39,6 +49,7 @@ public struct Offer: Equatable, Sendable, MessageBody {
     public var streams: UInt16
     public var regions: [Region]
     public var populations: [Population]
+    public var disks: [Disk]
     public var verification: Verification
     /// How long both ends keep what they have when the line is cut.
     public var resumeWindow: Nanoseconds
@@ -49,7 +60,7 @@ public struct Offer: Equatable, Sendable, MessageBody {
 
     public init(
         session: SessionID, epoch: Epoch, machine: String, streams: UInt16, regions: [Region], populations: [Population],
-        verification: Verification = .off, resumeWindow: Nanoseconds = .zero, isHandedOff: Bool = false, description: [UInt8]
+        disks: [Disk] = [], verification: Verification = .off, resumeWindow: Nanoseconds = .zero, isHandedOff: Bool = false, description: [UInt8]
     ) {
         self.session = session
         self.epoch = epoch
@@ -57,6 +68,7 @@ public struct Offer: Equatable, Sendable, MessageBody {
         self.streams = streams
         self.regions = regions
         self.populations = populations
+        self.disks = disks
         self.verification = verification
         self.resumeWindow = resumeWindow
         self.isHandedOff = isHandedOff
@@ -79,6 +91,11 @@ public struct Offer: Equatable, Sendable, MessageBody {
             writer.append(population.firstStripe)
             writer.append(population.stripeCount)
         }
+        writer.append(UInt32(disks.count))
+        for disk in disks {
+            writer.append(text: disk.name)
+            writer.append(disk.bytes)
+        }
         writer.append(verification.rawValue)
         writer.append(resumeWindow.value)
         writer.append(flag: isHandedOff)
@@ -96,13 +113,8 @@ public struct Offer: Equatable, Sendable, MessageBody {
         }
         regions = try Self.readRegions(from: &reader)
         populations = try Self.readPopulations(from: &reader, regions)
-        let verificationAt = reader.offset
-        let rawVerification: UInt8 = try reader.read()
-        guard let verification = Verification(rawValue: rawVerification) else {
-            throw WireError(
-                .unknownKind, value: UInt64(rawVerification), limit: UInt64(Verification.after.rawValue), offset: verificationAt)
-        }
-        self.verification = verification
+        disks = try Self.readDisks(from: &reader, regions: regions.count)
+        verification = try reader.readEnum(atMost: Verification.after.rawValue)
         resumeWindow = Nanoseconds(try reader.read())
         isHandedOff = try reader.readFlag()
         description = try reader.readBytes(atMost: Limits.descriptionBytes)
@@ -121,6 +133,20 @@ public struct Offer: Equatable, Sendable, MessageBody {
             regions.append(Region(name: name, bytes: bytes))
         }
         return regions
+    }
+
+    private static func readDisks(from reader: inout MessageReader, regions: Int) throws(WireError) -> [Disk] {
+        var disks: [Disk] = []
+        for _ in 0..<(try reader.readCount(atMost: Limits.regions - regions)) {
+            let name = try reader.readText(atMost: Limits.nameBytes)
+            let position = reader.offset
+            let bytes: UInt64 = try reader.read()
+            guard bytes > 0, bytes <= Limits.diskBytes, bytes % 512 == 0 else {
+                throw WireError(.tooLong, value: bytes, limit: UInt64(Limits.diskBytes), offset: position)
+            }
+            disks.append(Disk(name: name, bytes: bytes))
+        }
+        return disks
     }
 
     private static func readPopulations(from reader: inout MessageReader, _ regions: [Region]) throws(WireError) -> [Population] {

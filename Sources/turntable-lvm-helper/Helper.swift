@@ -3,12 +3,13 @@
 //
 // A request is a line "NUMBER VERB WORD…"; the answer is lines "NUMBER = TEXT", then "NUMBER ok" or "NUMBER failed TEXT".
 //
-//   create GROUP ORIGIN NAME BYTES CHUNKBYTES   a read-only snapshot with the tag turntable; not larger than it could ever need
-//   create-thin GROUP ORIGIN NAME               the same of a thin volume
-//   extend GROUP NAME BYTES                     a snapshot to this size
-//   remove GROUP NAME                           a snapshot; only one with the tag
-//   report GROUP NAME                           a volume, as LVM's JSON
-//   list                                        every volume with the tag, as LVM's JSON
+//   create GROUP ORIGIN NAME BYTES CHUNKBYTES TAG…   a read-only snapshot with the tag turntable and others; not larger than it could ever need
+//   create-thin GROUP ORIGIN NAME TAG…               the same of a thin volume
+//   extend GROUP NAME BYTES                          a snapshot to this size
+//   retag GROUP NAME OLD [NEW]                       takes a tag from a snapshot with the tag turntable, and gives it another
+//   remove GROUP NAME                                a snapshot; only one with the tag turntable
+//   report GROUP NAME                                a volume, as LVM's JSON
+//   list                                             every volume with the tag turntable, as LVM's JSON
 
 internal import CTurntableLVM
 internal import Glibc
@@ -30,14 +31,18 @@ private func isWord(_ word: Substring) -> Bool {
 private func commandLine(_ verb: Substring, _ words: [Substring]) -> String? {
     guard words.allSatisfy(isWord) else { return nil }
     let report = "lvs --reportformat json --units b --nosuffix -o \(fields)"
+    let ours = "--select lv_tags={turntable}"
+    func tags(_ words: ArraySlice<Substring>) -> String { (["turntable"] + words).map { "--addtag \($0)" }.joined(separator: " ") }
     switch (verb, words.count) {
-    case ("create", 5):
-        return "lvcreate -y -s -p r --addtag turntable -L \(words[3])b -c \(words[4])b -n \(words[2]) \(words[0])/\(words[1])"
-    case ("create-thin", 3): return "lvcreate -y -s -p r -k n --addtag turntable -n \(words[2]) \(words[0])/\(words[1])"
+    case ("create", 5...8):
+        return "lvcreate -y -s -p r \(tags(words[5...])) -L \(words[3])b -c \(words[4])b -n \(words[2]) \(words[0])/\(words[1])"
+    case ("create-thin", 3...6): return "lvcreate -y -s -p r -k n \(tags(words[3...])) -n \(words[2]) \(words[0])/\(words[1])"
     case ("extend", 3): return "lvextend -y -L \(words[2])b \(words[0])/\(words[1])"
-    case ("remove", 2): return "lvremove -f -y --select lv_tags=turntable \(words[0])/\(words[1])"
+    case ("retag", 3): return "lvchange -y --deltag \(words[2]) \(ours) \(words[0])/\(words[1])"
+    case ("retag", 4): return "lvchange -y --deltag \(words[2]) --addtag \(words[3]) \(ours) \(words[0])/\(words[1])"
+    case ("remove", 2): return "lvremove -f -y \(ours) \(words[0])/\(words[1])"
     case ("report", 2): return "\(report) \(words[0])/\(words[1])"
-    case ("list", 0): return "\(report) --select lv_tags=turntable"
+    case ("list", 0): return "\(report) \(ours)"
     default: return nil
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockDelta
 import Foundation
 import Hypervisors
 import MigrationEngine
@@ -22,11 +23,12 @@ struct StateDirectoryOption: ParsableArguments {
     @Option(
         name: .customLong("state-dir"),
         help: ArgumentHelp(
-            "Where this host keeps its hand-off journals, which must survive it; also $TURNTABLE_STATE_DIR.", valueName: "directory"))
+            "Where this host keeps its journals of hand-offs and disks, which must survive it; also $TURNTABLE_STATE_DIR.", valueName: "directory"))
     var path: String = environmentValue("TURNTABLE_STATE_DIR") ?? "/var/lib/turntable"
 
     var directory: StateDirectory { StateDirectory(path) }
     func journals() throws(TurntableError) -> Journals { try directory.journals() }
+    var sinkJournals: SinkJournals { SinkJournals(directory: "\(path)/disks") }
 }
 
 /// How the line between the hosts is protected.

@@ -20,6 +20,7 @@ struct ReceiveCommand: ParsableCommand {
 
             EXAMPLES
               turntable receive --listen 10.5.0.2 --allow-path /srv/images --allow-peer alpha.example
+              turntable receive --allow-path /srv/images --disk virtio0=/dev/vg/web --recycle
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
               turntable receive --once --qmp /run/turntable/web/qmp.sock
             """)
@@ -51,6 +52,7 @@ struct ReceiveCommand: ParsableCommand {
         help: ArgumentHelp("How long to keep what has come of a machine whose line is cut; the source may ask for less.", valueName: "time")
     )
     var resumeWindow = TimeOption(Limits.resumeWindow)
+    @OptionGroup var disks: ReceivedDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var runDirectory: RunDirectoryOption
     @OptionGroup var stateDirectory: StateDirectoryOption
@@ -73,7 +75,7 @@ struct ReceiveCommand: ParsableCommand {
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
             let reception = Reception(
-                host: QEMUHost(origin(), directory: runDirectory.directory, turntable: ownExecutable()),
+                host: try QEMUHost(origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals), turntable: ownExecutable()),
                 journals: try stateDirectory.journals(),
                 options: options, once: once,
                 reports: .init(

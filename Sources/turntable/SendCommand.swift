@@ -19,6 +19,7 @@ struct SendCommand: ParsableCommand {
             EXAMPLES
               turntable send web target.example
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
+              turntable send web target.example --disk all
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
               turntable send web 10.5.0.2:4906 --protection none      (a line of your own, and the target says so too)
             """)
@@ -54,6 +55,7 @@ struct SendCommand: ParsableCommand {
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
     var peer: String?
     @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var disks: SentDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var stateDirectory: StateDirectoryOption
     @OptionGroup var runDirectory: RunDirectoryOption
@@ -82,6 +84,7 @@ struct SendCommand: ParsableCommand {
                 throw TurntableError(
                     .usage, "--dirty-log \(dirtyLog)", "it must be \(DirtyLogMethod.allCases.map(\.rawValue).joined(separator: ", "))")
             }
+            try disks.check()
             var options = MigrationOptions()
             options.streams = streams
             options.budget = downtime.value
@@ -101,7 +104,9 @@ struct SendCommand: ParsableCommand {
                     .refused, "moving \(machine)", "it is being moved already", remedy: "see `turntable status \(machine)`")
             }
             let source = try QEMUSourceMachine(
-                machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) })
+                machine, in: runDirectory.directory, dirtyLog: dirtyLog.flatMap { DirtyLogMethod(rawValue: $0) }, disks: disks.selection,
+                volume: disks.volume(of: machine) { printer.note($0) })
+            if let left = disks.describe(left: source.drivesLeft) { printer.note(left) }
             let migration = SourceMigration(
                 machine: source, transport: TCPSourceTransport(address: address, options: line, security: security, peer: peer),
                 journals: try stateDirectory.journals(),

@@ -29,7 +29,8 @@ struct Turntable: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, JournalCommand.self,
-            ResolveCommand.self, FenceCommand.self, KeysCommand.self, DemoCommand.self, CtlCommand.self,
+            ResolveCommand.self, FenceCommand.self, DiskCommand.self, GarbageCommand.self, KeysCommand.self, DemoCommand.self,
+            CtlCommand.self,
         ])
 
     /// As the argument parser's own, but a wrong command line ends with the code that the help names.

@@ -7,7 +7,9 @@ internal import TurntableLinux
 @testable import BlockDelta
 
 /// A disk in memory whose writer works while it is copied, and whose snapshots may overflow.
-private final class FakeDisk: BlockSource {
+private final class FakeDisk: BlockSource, @unchecked Sendable {
+    let name = "disk0"
+    let lastDeltaTime = Nanoseconds.milliseconds(1)
     let chunkBytes = 4096
     var size: ByteCount { ByteCount(live.count) }
     private(set) var live: [UInt8]
@@ -63,6 +65,8 @@ private final class FakeDisk: BlockSource {
         for chunk in 0..<content.chunks where !Self.isEmpty(chunk) { content.insert(chunk..<chunk + 1) }
         return content
     }
+    func takeUp() -> Bool { false }
+    func changedBytes() -> ByteCount { written.bytes }
     func nextDelta() -> BlockChanges {
         let wasLost = isLost
         let changed = freeze()
@@ -97,20 +101,20 @@ struct ReplicationTests {
         let store = MemoryStore()
         var reports: [PassReport] = []
         do {
-            let sink = try VolumeSink(image.path, size: disk.size, overwriting: true, journal: SinkJournal(store, disk: "vg/lv"))
+            let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size, overwriting: true, journals: SinkJournals { _ in store })
             try Replication(from: disk, to: sink, report: { reports.append($0) }).run(
                 fits: { left, _ in left < .kibi(256) }, stopWriter: { disk.stop() })
         }
         #expect(try image.contents() == disk.live, "seed \(seed)")
         #expect(disk.isEnded && reports.last?.isLast == true && reports.count >= 3)
-        #expect(try SinkJournal(store, disk: "vg/lv").last()?.isComplete == true)
+        #expect(String(decoding: store.contents(), as: UTF8.self).split(separator: "\n").last?.contains(" complete ") == true)
     }
 
     @Test func anOverflowIsSaidAndMadeUpFor() throws {
         let disk = FakeDisk(chunks: 3000, seed: 1)
         disk.overflowAfter = 5  // the whole disk takes more
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         var reports: [PassReport] = []
         try Replication(
             from: disk, to: sink,
@@ -128,7 +132,7 @@ struct ReplicationTests {
         let disk = FakeDisk(chunks: 3000, seed: 1)
         disk.overflowAfter = 5
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         let error = failure { () throws(TurntableError) in
             try Replication(from: disk, to: sink, report: { _ in }).run(fits: { _, _ in true }, stopWriter: { disk.stop() })
         }
@@ -139,7 +143,7 @@ struct ReplicationTests {
         let disk = FakeDisk(chunks: 1000, seed: 1)
         disk.writesEach = 300
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         let error = failure { () throws(TurntableError) in
             try Replication(from: disk, to: sink, report: { _ in }).run(fits: { left, _ in left < .kibi(64) }, stopWriter: { disk.stop() })
         }
@@ -149,7 +153,7 @@ struct ReplicationTests {
     @Test func itCanBeCancelled() throws {
         let disk = FakeDisk(chunks: 3000, seed: 1)
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, size: disk.size)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: disk.size)
         var asked = 0
         let cancelled = Replication(
             from: disk, to: sink, report: { _ in },

@@ -25,7 +25,13 @@ struct ImageFile: ~Copyable {
 
 struct SinkTests {
     private func put(_ sink: VolumeSink, _ bytes: [UInt8], at offset: Int) throws {
-        try sink.write(offset..<offset + bytes.count) { buffer in buffer.copyBytes(from: bytes) }
+        try put(sink, bytes, at: offset, [BlockPart(offset..<offset + bytes.count, isZero: false)])
+    }
+
+    private func put(_ sink: VolumeSink, _ bytes: [UInt8], at offset: Int, _ parts: [BlockPart], done: @escaping @Sendable (TurntableError?) -> Void = { _ in }) throws {
+        let buffer = try sink.claim(offset..<offset + bytes.count)
+        UnsafeMutableRawBufferPointer(start: buffer.address, count: bytes.count).copyBytes(from: bytes)
+        sink.submit(buffer, parts, done: done)
     }
 
     @Test(arguments: UInt64(1)...5) func writesWhatItWasGiven(seed: UInt64) throws {
@@ -33,7 +39,7 @@ struct SinkTests {
         let size = 8 << 20
         var expected = random.bytes(size)
         let image = try ImageFile(expected)
-        let sink = try VolumeSink(image.path, size: ByteCount(size), overwriting: true)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: ByteCount(size), overwriting: true)
         for _ in 0..<200 {
             let length = Int.random(in: 1...32, using: &random) * 4096
             let offset = Int.random(in: 0...(size - length) / 4096, using: &random) * 4096
@@ -53,7 +59,7 @@ struct SinkTests {
     /// Many writes to one place: the last one counts, whichever thread took it.
     @Test func writesToOnePlaceStayInOrder() throws {
         let image = try ImageFile(sparse: 1 << 20)
-        let sink = try VolumeSink(image.path, size: .mebi(1))
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(1))
         var expected = [UInt8](repeating: 0, count: 8 * 4096)
         for value in 1...250 {
             let range = value % 2 * 4096..<(value % 2 + 1 + value % 3) * 4096
@@ -66,7 +72,7 @@ struct SinkTests {
 
     @Test func zeroesTakeNoRoom() throws {
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, size: .mebi(8))
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(8))
         for mebibyte in 0..<8 { try put(sink, [UInt8](repeating: 0, count: 1 << 20), at: mebibyte << 20) }
         try put(sink, [UInt8](repeating: 7, count: 64 << 10), at: 3 << 20)
         try sink.flush(BlockProgress(pass: 1, position: 0))
@@ -76,7 +82,7 @@ struct SinkTests {
 
     @Test func whatHeldDataBecomesZero() throws {
         let image = try ImageFile([UInt8](repeating: 9, count: 2 << 20))
-        let sink = try VolumeSink(image.path, size: .mebi(2), overwriting: true)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(2), overwriting: true)
         try put(sink, [UInt8](repeating: 0, count: 1 << 20), at: 0)
         try sink.zero(1 << 20..<2 << 20)
         try sink.flush(BlockProgress(pass: 1, position: 0))
@@ -85,13 +91,13 @@ struct SinkTests {
 
     @Test func refusesTargets() throws {
         let small = try ImageFile(sparse: 4096)
-        #expect(failure { () throws(TurntableError) in try VolumeSink(small.path, size: .mebi(1)) }?.why == "it has 4.0 KiB")
+        #expect(failure { () throws(TurntableError) in try VolumeSink(small.path, as: "disk0", of: "web", size: .mebi(1)) }?.why == "it has 4.0 KiB")
         let full = try ImageFile([UInt8](repeating: 1, count: 1 << 20))
-        let error = failure { () throws(TurntableError) in try VolumeSink(full.path, size: .mebi(1)) }
+        let error = failure { () throws(TurntableError) in try VolumeSink(full.path, as: "disk0", of: "web", size: .mebi(1)) }
         #expect(error?.kind == .refused && error?.why == "it holds something at byte 0")
-        #expect(failure { () throws(TurntableError) in try VolumeSink("/dev/null", size: .mebi(1)) }?.kind == .usage)
-        #expect(failure { () throws(TurntableError) in try VolumeSink("/", size: .mebi(1)) } != nil)
-        #expect(failure { () throws(TurntableError) in try VolumeSink("/dev/turntable-no-such", size: .mebi(1)) } != nil)
+        #expect(failure { () throws(TurntableError) in try VolumeSink("/dev/null", as: "disk0", of: "web", size: .mebi(1)) }?.kind == .usage)
+        #expect(failure { () throws(TurntableError) in try VolumeSink("/", as: "disk0", of: "web", size: .mebi(1)) } != nil)
+        #expect(failure { () throws(TurntableError) in try VolumeSink("/dev/turntable-no-such", as: "disk0", of: "web", size: .mebi(1)) } != nil)
         #expect(!FileManager.default.fileExists(atPath: "/dev/turntable-no-such"))
         #expect(try full.contents().allSatisfy { $0 == 1 }, "a refused target is as it was")
     }
@@ -99,8 +105,8 @@ struct SinkTests {
     /// As QEMU holds its images.
     @Test func refusesAnImageThatIsLocked() throws {
         let image = try ImageFile(sparse: 1 << 20)
-        let first = try VolumeSink(image.path, size: .mebi(1))
-        let error = failure { () throws(TurntableError) in try VolumeSink(image.path, size: .mebi(1)) }
+        let first = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(1))
+        let error = failure { () throws(TurntableError) in try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(1)) }
         #expect(error?.kind == .refused && error?.why == "somebody uses it")
         withExtendedLifetime(first) {}
     }
@@ -116,7 +122,7 @@ struct SinkTests {
         #expect(fcntl(file.rawValue, addSeals, sealWrite) == 0)
         let store = MemoryStore()
         let path = "/proc/self/fd/\(file.rawValue)"
-        let sink = try VolumeSink(path, size: .mebi(1), journal: SinkJournal(store, disk: "vg/lv"))
+        let sink = try VolumeSink(path, as: "disk0", of: "web", size: .mebi(1), journals: SinkJournals { _ in store })
         let before = store.contents()
         try put(sink, [UInt8](repeating: 1, count: 4096), at: 0)
         let error = failure { () throws(TurntableError) in try sink.flush(BlockProgress(pass: 1, position: 4096)) }
@@ -125,45 +131,138 @@ struct SinkTests {
         #expect(throws: TurntableError.self) { try put(sink, [1], at: 8192) }
     }
 
-    /// The source's error is the caller's, and the sink goes on.
-    @Test func aSourceThatFails() throws {
+    /// What is claimed and not written leaves the target as it was, and the buffers come back.
+    @Test func whatIsAbandonedIsNotWritten() throws {
         let image = try ImageFile()
-        let sink = try VolumeSink(image.path, size: .mebi(1))
-        for _ in 0..<2 * Limits.blockWrites {
-            let error = failure { () throws(TurntableError) in
-                try sink.write(0..<4096) { _ throws(TurntableError) in throw TurntableError(.line, "reading", "gone") }
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(1))
+        for _ in 0..<2 * Limits.blockWrites { sink.abandon(try sink.claim(0..<4096)) }
+        try put(sink, [UInt8](repeating: 5, count: 4096), at: 4096)
+        try sink.flush(BlockProgress(pass: 1, position: 8192))
+        #expect(try image.contents()[0] == 0 && image.contents()[4096] == 5)
+    }
+
+    /// Of a claimed range only the parts are touched; those to be zero are, whatever is in the buffer.
+    @Test(arguments: UInt64(1)...10) func writesTheParts(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let size = 2 << 20
+        var expected = random.bytes(size)
+        let image = try ImageFile(expected)
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: ByteCount(size), overwriting: true)
+        for start in [0, 1 << 20] {
+            let bytes = random.bytes(1 << 20)
+            var parts: [BlockPart] = []
+            var position = start
+            while position < start + 1 << 20 {
+                let end = min(start + 1 << 20, position + Int.random(in: 1...40, using: &random) * 4096)
+                switch Int.random(in: 0..<3, using: &random) {
+                case 0: break
+                case 1:
+                    parts.append(BlockPart(position..<end, isZero: false))
+                    expected.replaceSubrange(position..<end, with: bytes[position - start..<end - start])
+                default:
+                    parts.append(BlockPart(position..<end, isZero: true))
+                    expected.replaceSubrange(position..<end, with: repeatElement(0, count: end - position))
+                }
+                position = end
             }
-            #expect(error?.kind == .line)
+            try put(sink, bytes, at: start, parts)
         }
-        try put(sink, [UInt8](repeating: 5, count: 4096), at: 0)
-        try sink.flush(BlockProgress(pass: 1, position: 4096))
-        #expect(try image.contents()[0] == 5)
+        try sink.flush(BlockProgress(pass: 1, position: size))
+        #expect(try image.contents() == expected, "seed \(seed)")
+        let buffer = AlignedBuffer(bytes: 1 << 20)
+        try sink.read(1 << 20..<2 << 20, into: buffer.bytes)
+        #expect(Array(buffer.bytes) == Array(expected[(1 << 20)...]))
+    }
+
+    /// Everything that was submitted has been said to be written when flush returns.
+    @Test func saysWhatIsWritten() throws {
+        let image = try ImageFile()
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(4))
+        let said = Monitor(0)
+        for mebibyte in 0..<4 {
+            let range = mebibyte << 20..<(mebibyte + 1) << 20
+            try put(sink, [UInt8](repeating: 3, count: range.count), at: range.lowerBound, [BlockPart(range, isZero: false)]) { failure in
+                if failure == nil { said.update { $0 += 1 } }
+            }
+        }
+        try sink.flush(BlockProgress(pass: 1, position: 4 << 20))
+        #expect(said.read { $0 } == 4)
+    }
+
+    /// Several threads, each with its own part of the disk.
+    @Test func isWrittenBySeveralThreads() throws {
+        let image = try ImageFile()
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: .mebi(16))
+        let threads = (0..<8).map { owner in
+            WorkerThread("test-stream") {
+                for turn in 1...20 {
+                    for mebibyte in [2 * owner, 2 * owner + 1] {
+                        let range = mebibyte << 20..<(mebibyte + 1) << 20
+                        guard let buffer = try? sink.claim(range) else { continue }
+                        UnsafeMutableRawBufferPointer(start: buffer.address, count: range.count).initializeMemory(as: UInt8.self, repeating: UInt8(owner * 20 + turn))
+                        sink.submit(buffer, [BlockPart(range, isZero: false)]) { _ in }
+                    }
+                }
+            }
+        }
+        for thread in threads { thread.join() }
+        try sink.flush(BlockProgress(pass: 1, position: 16 << 20))
+        let contents = try image.contents()
+        for mebibyte in 0..<16 { #expect(contents[mebibyte << 20..<(mebibyte + 1) << 20].allSatisfy { $0 == UInt8(mebibyte / 2 * 20 + 20) }) }
+    }
+
+    /// Disks need not end with a page.
+    @Test(arguments: [512, 1 << 20 + 512, 3 << 20 + 4096 + 1536]) func oddSizes(size: Int) throws {
+        var random = SeededGenerator(seed: 7)
+        let content = random.bytes(size)
+        let image = try ImageFile(random.bytes(size))
+        let sink = try VolumeSink(image.path, as: "disk0", of: "web", size: ByteCount(size), overwriting: true)
+        for start in stride(from: 0, to: size, by: 1 << 20) { try put(sink, Array(content[start..<min(size, start + 1 << 20)]), at: start) }
+        try sink.flush(BlockProgress(pass: 1, position: size))
+        #expect(try image.contents() == content)
+        let last = max(0, size - 1536) / 4096 * 4096
+        let buffer = AlignedBuffer(bytes: size - last)
+        try sink.read(last..<size, into: buffer.bytes)
+        #expect(Array(buffer.bytes) == Array(content[last...]))
+        try sink.zero(last..<size)
+        try sink.flush(BlockProgress(pass: 2, position: 0))
+        #expect(try image.contents() == content[..<last] + [UInt8](repeating: 0, count: size - last))
+    }
+
+    @Test func whatIsKnownToBeZero() throws {
+        let made = try ImageFile(), sparse = try ImageFile(sparse: 1 << 20), written = try ImageFile([UInt8](repeating: 0, count: 1 << 20))
+        #expect(try VolumeSink(made.path, as: "disk0", of: "web", size: .mebi(1)).isZeroed)
+        #expect(try VolumeSink(sparse.path, as: "disk0", of: "web", size: .mebi(1)).isZeroed)
+        #expect(try !VolumeSink(written.path, as: "disk0", of: "web", size: .mebi(1), overwriting: true).isZeroed, "zeroes that were written are not known")
     }
 }
 
 struct SinkJournalTests {
     @Test func remembersWhatWasNotedLast() throws {
         let store = MemoryStore()
-        let journal = SinkJournal(store, disk: "vg/lv")
+        let journal = SinkJournal(store, copy: "abc")
         #expect(try journal.last() == nil)
         for position in [0, 4096, 1 << 40] { try journal.note(BlockProgress(pass: 2, position: position)) }
-        #expect(try SinkJournal(store, disk: "vg/lv").last() == BlockProgress(pass: 2, position: 1 << 40))
+        #expect(try SinkJournal(store, copy: "abc").last() == BlockProgress(pass: 2, position: 1 << 40))
         try journal.note(BlockProgress(pass: 3, position: 0, isComplete: true))
         #expect(try journal.last()?.isComplete == true)
-        #expect(failure { () throws(TurntableError) in try SinkJournal(store, disk: "vg/other").last() }?.kind == .refused)
+        let other = SinkJournal(store, copy: "other")
+        #expect(try other.last() == nil)
+        try other.note(BlockProgress(pass: 1, position: 0))
+        #expect(try other.last()?.pass == 1 && journal.last() == nil)
     }
 
     /// Whatever a crash leaves of the last line, the one before counts, and notes go on behind it.
     @Test func aTornLine() throws {
         let store = MemoryStore()
-        try SinkJournal(store, disk: "vg/lv").note(BlockProgress(pass: 1, position: 4096))
+        try SinkJournal(store, copy: "abc").note(BlockProgress(pass: 1, position: 4096))
         let whole = store.contents()
-        try SinkJournal(store, disk: "vg/lv").note(BlockProgress(pass: 1, position: 8192))
+        try SinkJournal(store, copy: "abc").note(BlockProgress(pass: 1, position: 8192))
         let both = store.contents()
         for length in whole.count..<both.count {
             let torn = MemoryStore()
             try torn.append(Array(both[..<length]))
-            let journal = SinkJournal(torn, disk: "vg/lv")
+            let journal = SinkJournal(torn, copy: "abc")
             #expect(try journal.last()?.position == 4096)
             try journal.note(BlockProgress(pass: 1, position: 12288))
             #expect(try journal.last()?.position == 12288)
@@ -172,20 +271,60 @@ struct SinkJournalTests {
         damaged[whole.count + 30] ^= 1
         let other = MemoryStore()
         try other.append(damaged)
-        #expect(try SinkJournal(other, disk: "vg/lv").last()?.position == 4096)
+        #expect(try SinkJournal(other, copy: "abc").last()?.position == 4096)
     }
 
-    /// A target with an unfinished copy may be written again; one with a finished copy holds something.
+    private func open(_ path: String, of machine: String = "web", as disk: String = "disk0", _ store: MemoryStore) throws(TurntableError) -> VolumeSink {
+        try VolumeSink(path, as: disk, of: machine, size: .mebi(1), journals: SinkJournals { _ in store })
+    }
+
+    private func isRefused(_ path: String, of machine: String = "web", as disk: String = "disk0", _ store: MemoryStore) -> Bool {
+        do throws(TurntableError) {
+            _ = try open(path, of: machine, as: disk, store)
+            return false
+        } catch {
+            return error.kind == .refused && error.why.contains("holds something")
+        }
+    }
+
+    /// What a power cut left of a copy may be written again, and compared; by the same disk only, and not when it was complete.
     @Test func anInterruptedCopyMayBeginAgain() throws {
-        let image = try ImageFile([UInt8](repeating: 1, count: 1 << 20))
-        let store = MemoryStore()
-        let journal = SinkJournal(store, disk: "vg/lv")
-        #expect(failure { () throws(TurntableError) in try VolumeSink(image.path, size: .mebi(1), journal: journal) }?.kind == .refused)
-        try journal.note(BlockProgress(pass: 1, position: 4096))
-        let interrupted: BlockProgress?
-        do { interrupted = try VolumeSink(image.path, size: .mebi(1), journal: journal).interrupted }
-        #expect(interrupted == BlockProgress(pass: 1, position: 4096))
-        try journal.note(BlockProgress(pass: 5, position: 0, isComplete: true))
-        #expect(failure { () throws(TurntableError) in try VolumeSink(image.path, size: .mebi(1), journal: journal) }?.kind == .refused)
+        let image = try ImageFile(), store = MemoryStore()
+        do {
+            let sink = try open(image.path, store)
+            #expect(sink.isZeroed && !sink.isUnfinishedCopy && sink.interrupted == nil)
+            let buffer = try sink.claim(0..<4096)
+            UnsafeMutableRawBufferPointer(start: buffer.address, count: 4096).initializeMemory(as: UInt8.self, repeating: 1)
+            sink.submit(buffer, [BlockPart(0..<4096, isZero: false)]) { _ in }
+            try sink.flush(BlockProgress(pass: 1, position: 4096))
+        }
+        let noted = store.contents()
+        #expect(isRefused(image.path, of: "db", store) && isRefused(image.path, as: "disk1", store))
+        #expect(store.contents() == noted, "a refused copy changes nothing")
+        do {
+            let sink = try open(image.path, store)
+            #expect(sink.isUnfinishedCopy && !sink.isZeroed && sink.interrupted == BlockProgress(pass: 1, position: 4096))
+            try sink.flush(BlockProgress(pass: 5, position: 0, isComplete: true))
+        }
+        #expect(isRefused(image.path, store))
+    }
+
+    /// Another file that has the name since is not what was interrupted.
+    @Test func anotherFileIsNotTheCopy() throws {
+        let image = try ImageFile(), store = MemoryStore()
+        do { _ = try open(image.path, store) }
+        try FileManager.default.removeItem(atPath: image.path)
+        try Data([UInt8](repeating: 7, count: 1 << 20)).write(to: URL(filePath: image.path))
+        #expect(isRefused(image.path, store))
+    }
+
+    @Test func journalsAreFilesOfTheStateDirectory() throws {
+        let directory = FileManager.default.temporaryDirectory.appending(path: "turntable-state-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let image = try ImageFile()
+        for disk in ["disk0", "disk0", "/machine/peripheral/disk1/virtio backend"] {
+            _ = try VolumeSink(image.path, as: disk, of: "web", size: .mebi(1), journals: SinkJournals(directory: "\(directory)/disks"))
+        }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: "\(directory)/disks").count == 2)
     }
 }

@@ -66,7 +66,7 @@ struct TextTests {
     }
 
     @Test func snapshotStatus() {
-        #expect(SnapshotStatus(parsing: "32/32768 16") == .used(.kibi(16), of: .mebi(16)))
+        #expect(SnapshotStatus(parsing: "32/32768 16") == .used(.kibi(16), of: .mebi(16), table: .kibi(8)))
         #expect(SnapshotStatus(parsing: "Invalid") == .invalid("Invalid"))
         #expect(SnapshotStatus(parsing: "Overflow") == .invalid("Overflow"))
         #expect(SnapshotStatus(parsing: "Merge failed") == .invalid("Merge failed"))
@@ -93,6 +93,18 @@ struct TextTests {
         for text in ["", "{}", "[]", "{\"report\":[{\"lv\":[{}]}]}", "{\"report\":[{\"lv\":[\(row.replacing("134217728", with: "-1"))]}]}"]
         {
             #expect(throws: TurntableError.self) { try LVM.volumes(inReport: text) }
+        }
+    }
+
+    /// Whose snapshot it is, and whether that process is still the one that it was.
+    @Test func snapshotOwners() {
+        let own = SnapshotOwner.own
+        #expect(SnapshotOwner(tags: ["backup", "turntable", "turntable.untold", own.tag]) == own && own.isRunning)
+        for tag in ["turntable", "turntable.untold", "turntable.1.2", "turntable.x.2.3", "other.1.2.3", "turntable.1.2.3.4"] {
+            #expect(SnapshotOwner(tags: [tag]) == nil, "\(tag)")
+        }
+        for tag in ["turntable.\(own.process).\(own.startTime + 1).\(own.boot)", "turntable.\(own.process).\(own.startTime).00000000"] {
+            #expect(SnapshotOwner(tags: [tag])?.isRunning == false, "\(tag)")
         }
     }
 }

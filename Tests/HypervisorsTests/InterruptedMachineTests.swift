@@ -168,7 +168,7 @@ struct InterruptedMachineTests {
         let process = try stand.start("named-otherwise", ["--incoming"])
         defer { stand.end(process) }
         let monitor = stand.directory.monitor(of: "named-otherwise")
-        let host = QEMUHost(.monitor(monitor), directory: RunDirectory("/nowhere"), turntable: "")
+        let host = QEMUHost(.monitor(monitor), directory: RunDirectory("/nowhere"), disks: MachineStand.noDisks, turntable: "")
         let offer = stand.offer("t")
         do {
             let first = try host.prepare(offer, resumeWindow: .zero)

@@ -32,10 +32,10 @@ final class MachineStand {
     deinit { try? FileManager.default.removeItem(atPath: directory.path) }
 
     /// A machine that runs its firmware.
-    func start(_ name: String, _ options: [String] = []) throws -> Process {
+    func start(_ name: String, _ options: [String] = [], qemu: [String] = []) throws -> Process {
         let process = Process()
         process.executableURL = URL(filePath: Self.turntable)
-        process.arguments = ["run", "--name", name, "--run-dir", directory.path] + options + ["--"] + Self.command
+        process.arguments = ["run", "--name", name, "--run-dir", directory.path] + options + ["--"] + Self.command + qemu
         process.standardError = FileHandle.nullDevice
         try process.run()
         let deadline = Clock.now + .seconds(20)
@@ -58,13 +58,18 @@ final class MachineStand {
         return text?.split(separator: ")").last?.split(separator: " ").dropFirst().first.flatMap { Int32($0) }
     }
 
-    func source(_ name: String) throws(TurntableError) -> QEMUSourceMachine { try QEMUSourceMachine(name, in: directory) }
+    func source(_ name: String, disks: DiskSelection = .none) throws(TurntableError) -> QEMUSourceMachine {
+        try QEMUSourceMachine(name, in: directory, disks: disks)
+    }
 
     func status(of machine: QEMUSourceMachine) throws(TurntableError) -> String? {
         try machine.monitor.execute("query-status")["status"]?.text
     }
 
-    func host() -> QEMUHost { QEMUHost(.command(Self.command), directory: directory, turntable: Self.turntable) }
+    func host() -> QEMUHost { QEMUHost(.command(Self.command), directory: directory, disks: Self.noDisks, turntable: Self.turntable) }
+    static let noDisks = TargetDisks { (place, _) throws(TurntableError) in
+        throw TurntableError(.usage, "opening \(place.path)", "these tests have no disks")
+    }
 
     func offer(_ name: String, epoch: UInt64 = 2) -> Offer {
         Offer(

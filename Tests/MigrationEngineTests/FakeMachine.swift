@@ -26,10 +26,14 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         var isDiscarded = false
         var epoch = Epoch(41)
         var session: SharedMemory?
+        var diskSession: SharedMemory?
         var isForgotten = false
     }
     private let state = Monitor(State())
     let log: FakeDirtyLog
+    private(set) var disks: [any BlockSource] = []
+    /// Writes the disk.
+    private var diskWriter: @Sendable () -> Void = {}
 
     /// - Parameter writes: pages written a millisecond, out of the first `hotPages` of each region.
     init(seed: UInt64, regionPages: [Int] = [1500, 600, 3], writes: Int = 20, hotPages: Int = 300) throws {
@@ -43,6 +47,26 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         let start = generator
         _ = WorkerThread("guest") { [self] in write(start, writes, hotPages) }
     }
+
+    /// Gives it a disk, of which its thread writes `writes` pieces a millisecond.
+    func attach(_ disk: FakeDisk, seed: UInt64, writes: Int) {
+        disks = [disk]
+        let generator = Monitor(SeededGenerator(seed: seed))
+        guard writes > 0 else { return }
+        whenTicked {
+            for _ in 0..<writes {
+                let (offset, bytes) = generator.update { generator in
+                    let count = 512 * Int.random(in: 1...16, using: &generator)
+                    let offset = 512 * Int.random(in: 0...(disk.size.value - count) / 512 / 4, using: &generator)
+                    return (offset, generator.next() % 4 == 0 ? [UInt8](repeating: 0, count: count) : generator.bytes(count))
+                }
+                disk.write(bytes, at: offset)
+            }
+        }
+    }
+
+    /// Called by the machine's thread each millisecond that it runs.
+    func whenTicked(_ body: @escaping @Sendable () -> Void) { state.update { _ in diskWriter = body } }
 
     /// Ends the thread.
     func end() {
@@ -61,7 +85,10 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
                 state.isWriting = state.wantsToRun
                 return state.wantsToRun
             }
-            if mayWrite { for _ in 0..<writes { writeOne(&generator, hotPages) } }
+            if mayWrite {
+                for _ in 0..<writes { writeOne(&generator, hotPages) }
+                state.read { _ in diskWriter }()
+            }
             state.update { $0.isWriting = false }
             Clock.sleep(.milliseconds(1))
         }
@@ -87,7 +114,13 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         state.update { $0.session = memory }
         return memory
     }
-    func forgetSession() { state.update { $0.session = nil } }
+    func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        if let kept = state.read({ $0.diskSession }), kept.bytes == bytes { return kept }
+        let memory = try SharedMemory(bytes: bytes)
+        state.update { $0.diskSession = memory }
+        return memory
+    }
+    func forgetSession() { state.update { ($0.session, $0.diskSession) = (nil, nil) } }
     /// Whether nothing of a migration is kept.
     var isForgotten: Bool { state.read { $0.session == nil } }
     func takeUp(wasRunning: Bool) {}
@@ -156,10 +189,15 @@ final class FakeTarget: TargetMachine, @unchecked Sendable {
     private let state = Monitor(State())
     private let session = Monitor<SharedMemory?>(nil)
     fileprivate let host: FakeHost
+    let disks: [any BlockSink]
+    let contents: [TargetContent]
 
-    init(_ memory: TestMemory, _ host: FakeHost) {
+    init(_ memory: TestMemory, _ disks: [FakeSink], _ host: FakeHost) {
         self.memory = memory
         self.host = host
+        self.disks = disks
+        contents = memory.regions.map { _ in host.keptMemory == nil ? .zero : .older }
+            + disks.map { $0.isZeroed ? .zero : host.isOlder ? .older : .unknown }
     }
     var deviceState: [UInt8] { state.read { $0.deviceState } }
     var isRunning: Bool { state.read { $0.isRunning } }
@@ -192,6 +230,14 @@ final class FakeHost: TargetHost, @unchecked Sendable {
     var whenAsked: Step = { () throws(TurntableError) in }
     var whenResuming: Step = { () throws(TurntableError) in }
     var regionPages: [Int]?
+    /// What its disks hold before anything comes; nil: zeroes.
+    var targetContent: [UInt8]?
+    var isOlder = false
+    var hasDisks = true
+    var whenMade: @Sendable (FakeSink) -> Void = { _ in }
+    private(set) var sinks: [FakeSink] = []
+    /// Memory of the machine's last stay.
+    var keptMemory: TestMemory?
     private let made = Monitor<FakeTarget?>(nil)
     /// The session that a receiver which was killed leaves a machine of.
     private let waiting = Monitor<SessionID?>(nil)
@@ -208,7 +254,10 @@ final class FakeHost: TargetHost, @unchecked Sendable {
         guard let memory = try? TestMemory(pages: regionPages ?? offer.regions.map { Int($0.bytes) / pageBytes }) else {
             throw TurntableError(.unsupported, "preparing", "no memory")
         }
-        let machine = FakeTarget(memory, self)
+        keptMemory.map { memory.copy(from: $0) }
+        sinks = hasDisks ? offer.disks.map { FakeSink(size: ByteCount(Int($0.bytes)), holding: targetContent) } : []
+        for sink in sinks { whenMade(sink) }
+        let machine = FakeTarget(memory, sinks, self)
         made.update { $0 = machine }
         try whenPreparing()
         return machine

@@ -24,7 +24,7 @@ internal import WireFormat
         let (sent, received) = stage.run()
         let error = try #require(sent.error)
         #expect(error.kind == .refused)
-        for figure in ["below what the pause, the line and the devices alone take", "65.1 ms", "budget 40.0 ms"] {
+        for figure in ["below what the pause, the line and the devices alone take, 65.", "budget 40.0 ms"] {
             #expect(error.why.contains(figure), "\(error)")
         }
         #expect(stage.source.pauses == 0)

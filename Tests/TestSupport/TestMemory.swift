@@ -26,8 +26,10 @@ public final class TestMemory: PageSource, PageSink, @unchecked Sendable {
     }
     public func file(of region: RegionIndex) -> Int32? { files[region.value].file.descriptor.rawValue }
 
-    public func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
-        files[region.value].file.forEachDataRange { body($0.lowerBound / pageBytes..<($0.upperBound + pageBytes - 1) / pageBytes) }
+    public func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
+        files[region.value].file.forEachDataRange(in: pages.lowerBound * pageBytes..<pages.upperBound * pageBytes) {
+            body($0.lowerBound / pageBytes..<($0.upperBound + pageBytes - 1) / pageBytes)
+        }
     }
 
     public func populate(_ pages: Range<Int>, in region: RegionIndex) throws(TurntableError) {
@@ -35,6 +37,12 @@ public final class TestMemory: PageSource, PageSink, @unchecked Sendable {
     }
 
     // MARK: - For tests
+
+    public func copy(from other: TestMemory) {
+        for region in regions.indices {
+            mutableAddress(0, region).copyMemory(from: other.mutableAddress(0, region), byteCount: regions[region].pages.bytes.value)
+        }
+    }
 
     public func mutableAddress(_ page: Int, _ region: Int) -> UnsafeMutableRawPointer { files[region].file.base + page * pageBytes }
 

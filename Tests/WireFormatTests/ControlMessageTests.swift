@@ -36,17 +36,18 @@ struct ControlMessageTests {
         let offer = Offer(
             session: SessionID(high: 0x1122_3344_5566_7788, low: 1), epoch: Epoch(2), machine: "é", streams: 4,
             regions: [.init(name: "r", bytes: 0x10_0000)],
-            populations: [.init(region: 0, firstStripe: 0, stripeCount: 1)], verification: .after, resumeWindow: Nanoseconds(7),
-            isHandedOff: true, description: [9, 8])
+            populations: [.init(region: 0, firstStripe: 0, stripeCount: 1)], disks: [.init(name: "d", bytes: 0x1200)], verification: .after,
+            resumeWindow: Nanoseconds(7), isHandedOff: true, description: [9, 8])
         #expect(
             ControlMessage.offer(offer).encoded() == [
-                79, 0, 0, 0, 2, 0, 0, 0,
+                96, 0, 0, 0, 2, 0, 0, 0,
                 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 1, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 0xc3, 0xa9,
                 4, 0,
                 1, 0, 0, 0, 1, 0, 0, 0, 0x72, 0, 0, 0x10, 0, 0, 0, 0, 0,
                 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+                1, 0, 0, 0, 1, 0, 0, 0, 0x64, 0, 0x12, 0, 0, 0, 0, 0, 0,
                 2, 7, 0, 0, 0, 0, 0, 0, 0, 1,
                 2, 0, 0, 0, 9, 8,
             ])
@@ -54,7 +55,7 @@ struct ControlMessageTests {
 
     @Test func kindsKeepTheirNumbers() {
         var generator = SeededGenerator(seed: 1)
-        #expect(generator.messages().map { $0.encoded()[4] } == Array(1...15))
+        #expect(generator.messages().map { $0.encoded()[4] } == Array(1...16))
     }
 
     @Test(arguments: UInt64(0)..<3)
@@ -113,7 +114,7 @@ struct ControlMessageTests {
         #expect(
             wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(most + 1, at: 0)) }
                 == WireError(.tooLong, value: UInt64(most) + 1, limit: UInt64(most), offset: 0))
-        for kind in [UInt16(0), 16, .max] {
+        for kind in [UInt16(0), 17, .max] {
             #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(kind, at: 4)) }?.reason == .unknownKind)
             #expect(wireError { () throws(WireError) in try ControlMessage.decode(type: kind, body: []) }?.reason == .unknownKind)
         }

@@ -36,12 +36,12 @@ struct CorpusTests {
                 rest = rest.dropFirst(8 + length)
             }
         }
-        #expect(kinds == Set(1...15))
+        #expect(kinds == Set(1...16))
     }
 
     @Test func frames() throws {
-        let layout = MemoryLayoutTable(regionPages: [1000, 256, 1, Limits.regionPages], streams: 3)
-        var headers = 0, extents = 0
+        let layout = MemoryLayoutTable(regionPages: [1000, 256, 1, Limits.regionPages], disks: [777], streams: 3)
+        var headers = 0, extents = 0, blocks = 0
         for (name, bytes) in try corpus("Frame") {
             var position = 0
             var sequence: UInt64 = 0
@@ -50,14 +50,16 @@ struct CorpusTests {
                 #expect(WireFormatTests.bytes(of: header) == Array(bytes[position..<position + FrameHeader.bytes]), "\(name)")
                 position += FrameHeader.bytes
                 for _ in 0..<header.extentCount {
-                    for stream in 0..<3 where (try? Extent.decode(bytes.span.bytes, at: position, layout: layout, stream: stream)) != nil {
-                        extents += 1
+                    for stream in 0..<3 {
+                        let extent = try? Extent.decode(bytes.span.bytes, at: position, of: header.kind, layout: layout, stream: stream)
+                        if extent != nil { extents += 1 }
+                        if extent != nil, header.kind == .blocks { blocks += 1 }
                     }
                     position += Extent.bytes
                 }
                 sequence += 1
             }
         }
-        #expect(headers >= 10 && extents >= 10)
+        #expect(headers >= 10 && extents >= 10 && blocks > 0)
     }
 }

@@ -6,10 +6,10 @@ internal import TurntableCore
 
 struct FrameTests {
     private func randomHeader(_ generator: inout SeededGenerator) -> FrameHeader {
-        let kind = [FrameKind.pages, .deviceState, .warmUp].randomElement(using: &generator)!
+        let kind = [FrameKind.pages, .deviceState, .warmUp, .blocks].randomElement(using: &generator)!
         let payload = Int.random(in: 0...Limits.framePayloadBytes, using: &generator)
         return FrameHeader(
-            kind: kind, extentCount: kind == .pages ? Int.random(in: 1...Limits.frameExtents, using: &generator) : 0,
+            kind: kind, extentCount: kind.hasExtents ? Int.random(in: 1...Limits.frameExtents, using: &generator) : 0,
             sequence: generator.number(),
             payloadBytes: payload, round: generator.number(),
             offset: kind == .deviceState ? UInt64.random(in: 0...UInt64(Limits.deviceStateBytes - payload), using: &generator) : 0)
@@ -80,7 +80,7 @@ struct FrameTests {
         let cases: [(WireError.Reason, Int, [UInt8])] = [
             (.badMagic, 0, good.with(UInt32(0x3246_5454), at: 0)),
             (.unknownKind, 4, good.with(UInt8(0), at: 4)),
-            (.unknownKind, 4, good.with(UInt8(4), at: 4)),
+            (.unknownKind, 4, good.with(UInt8(5), at: 4)),
             (.reservedNotZero, 5, good.with(UInt8(1), at: 5)),
             (.tooMany, 6, good.with(UInt16(0), at: 6)),
             (.tooMany, 6, good.with(extents + 1, at: 6)),
@@ -133,6 +133,21 @@ struct FrameTests {
         for (index, (reason, offset, bytes)) in cases.enumerated() {
             let error = wireError { () throws(WireError) in try decodeExtent(bytes, layout) }
             #expect(error?.reason == reason && error?.offset == offset, "case \(index): \(error as Any)")
+        }
+    }
+
+    /// Pages travel in frames of pages, and blocks of disks in frames of blocks.
+    @Test func blocksAndPagesAreNotMixed() {
+        let layout = MemoryLayoutTable(regionPages: [1000], disks: [500, 30], streams: 1)
+        func extent(_ region: Int) -> [UInt8] {
+            bytes(of: Extent(region: RegionIndex(region), firstPage: PageIndex(29), pageCount: PageCount(1), encoding: .raw))
+        }
+        for (region, kind, reason) in [
+            (0, FrameKind.pages, nil), (1, .pages, WireError.Reason.badRegion), (0, .blocks, .badRegion), (1, .blocks, nil), (2, .blocks, nil),
+            (3, .blocks, .badRegion),
+        ] {
+            let error = wireError { () throws(WireError) in try decodeExtent(extent(region), layout, of: kind) }
+            #expect(error?.reason == reason, "region \(region) in \(kind)")
         }
     }
 
@@ -206,7 +221,7 @@ struct PrefaceTests {
         let rest: [UInt8] = [1, 0, 3, 2, 1, 0, 5, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]
         #expect(preface.encoded() == magic + rest)
         // What this build greets with.
-        let greeting: [UInt8] = [1, 0, 1, 0] + [UInt8](repeating: 0, count: 20)
+        let greeting: [UInt8] = [2, 0, 2, 0] + [UInt8](repeating: 0, count: 20)
         #expect(Preface(role: .control).encoded() == magic + greeting)
     }
 
@@ -226,7 +241,7 @@ struct PrefaceTests {
         }
     }
 
-    @Test(arguments: [(0, 0, false), (0, 1, true), (1, 1, true), (1, 9, true), (2, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
+    @Test(arguments: [(0, 1, false), (0, 2, true), (2, 2, true), (2, 9, true), (3, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
     func theVersionMustBeCommon(lowest: UInt16, highest: UInt16, isFine: Bool) {
         let error = wireError { () throws(WireError) in
             try Preface(role: .control, lowestVersion: lowest, highestVersion: highest).commonVersion()

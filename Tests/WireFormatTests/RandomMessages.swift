@@ -19,7 +19,7 @@ extension SeededGenerator {
     mutating func identifier<Named>() -> RandomID<Named> { RandomID(high: number(), low: number()) }
 
     mutating func offer() -> Offer {
-        let regions = (0..<Int.random(in: 1...Limits.regions, using: &self)).map { _ in
+        let regions = (0..<Int.random(in: 1...Limits.regions - 3, using: &self)).map { _ in
             Offer.Region(
                 name: text(atMost: Limits.nameBytes),
                 bytes: UInt64.random(in: 1...UInt64(Limits.regionPages), using: &self) * UInt64(pageBytes))
@@ -32,10 +32,14 @@ extension SeededGenerator {
                 region: UInt16(region), firstStripe: UInt32(first),
                 stripeCount: UInt32(UInt64.random(in: 0...stripes - first, using: &self)))
         }
+        let disks = (0..<Int.random(in: 0...3, using: &self)).map { _ in
+            Offer.Disk(
+                name: text(atMost: Limits.nameBytes), bytes: UInt64.random(in: 1...UInt64(Limits.diskBytes / 512), using: &self) * 512)
+        }
         return Offer(
             session: identifier(), epoch: Epoch(number()), machine: text(atMost: Limits.nameBytes),
             streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
-            regions: regions, populations: populations, verification: Verification.allCases.randomElement(using: &self)!,
+            regions: regions, populations: populations, disks: disks, verification: Verification.allCases.randomElement(using: &self)!,
             resumeWindow: Nanoseconds(number()), isHandedOff: Bool.random(using: &self),
             description: bytes(Int.random(in: 0...3000, using: &self)))
     }
@@ -47,7 +51,10 @@ extension SeededGenerator {
         [
             .welcome(Welcome(version: number(), attachment: identifier(), keyShare: bytes(Int.random(in: 0...64, using: &self)))),
             .offer(offer()),
-            .offered(Offered(epoch: Epoch(number()), host: identifier(), received: counts(Limits.streams))),
+            .offered(
+                Offered(
+                    epoch: Epoch(number()), host: identifier(), received: counts(Limits.streams),
+                    contents: (0..<Int.random(in: 0...Limits.regions, using: &self)).map { _ in TargetContent.allCases.randomElement(using: &self)! })),
             .refused(
                 Refusal(
                     epoch: Epoch(number()), reason: text(atMost: Limits.reasonBytes),
@@ -77,6 +84,9 @@ extension SeededGenerator {
                     detail: text(atMost: Limits.reasonBytes), signature: bytes(Int.random(in: 0...200, using: &self)))),
             .keys(Keys(encapsulated: bytes(Int.random(in: 0...64, using: &self)), nonce: bytes(Int.random(in: 0...64, using: &self)))),
             .confirmed(Query(machine: text(atMost: Limits.nameBytes), epoch: Epoch(number()), session: identifier())),
+            .olderPages(
+                OlderPages(
+                    region: number(), firstPage: number(), digests: bytes(OlderPages.digestBytes * Int.random(in: 0...40, using: &self)))),
         ]
     }
 
@@ -123,8 +133,10 @@ func decodeHeader(_ bytes: [UInt8], expecting sequence: UInt64 = 0) throws(WireE
     try FrameHeader.decode(bytes.span.bytes, expectedSequence: sequence)
 }
 
-func decodeExtent(_ bytes: [UInt8], _ layout: MemoryLayoutTable, stream: Int = 0) throws(WireError) -> Extent {
-    try Extent.decode(bytes.span.bytes, at: 0, layout: layout, stream: stream)
+func decodeExtent(
+    _ bytes: [UInt8], _ layout: MemoryLayoutTable, of kind: FrameKind = .pages, stream: Int = 0
+) throws(WireError) -> Extent {
+    try Extent.decode(bytes.span.bytes, at: 0, of: kind, layout: layout, stream: stream)
 }
 
 func wireError<Value>(_ body: () throws(WireError) -> Value) -> WireError? {

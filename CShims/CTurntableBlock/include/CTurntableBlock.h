@@ -13,8 +13,12 @@ int tt_block_is_device(int fd);
 int64_t tt_block_bytes(int fd);
 // The number of a block device, split.
 int tt_block_number(int fd, unsigned *device_major, unsigned *device_minor);
-// A lock on all of a file that excludes QEMU's locks of the same kind (F_OFD_SETLK): 0, or -EAGAIN if there are any.
-int tt_block_lock(int fd);
+// What distinguishes a file from one that gets its number later: when it was made, in nanoseconds, as far as its file system knows.
+int tt_block_inode(int fd, uint64_t *inode, uint64_t *birth);
+// Holds a file against others that do the same, as long as it is open (flock): 0, or -EAGAIN. QEMU's locks are of another kind.
+int tt_block_hold(int fd);
+// Whether somebody has locked any part of a file as QEMU does (F_OFD_GETLK): 1 or 0.
+int tt_block_is_locked(int fd);
 // pwrite(2) until everything is written.
 int tt_block_write(int fd, const void *bytes, size_t length, int64_t offset);
 // Forgets length bytes, which then read as zero, without writing where the device or file system can: 0 or -errno.
@@ -33,6 +37,8 @@ struct tt_dm_target {
 int tt_dm_target(const char *name, int table, struct tt_dm_target *target);
 // How often a device is open. As tt_dm_target.
 int tt_dm_open_count(unsigned device_major, unsigned device_minor);
+// What a device is called, in at least 128 bytes. As tt_dm_target.
+int tt_dm_name(unsigned device_major, unsigned device_minor, char *name, size_t capacity);
 // Without what a suspend otherwise does first: freezing a file system on it.
 int tt_dm_suspend(const char *name);
 int tt_dm_resume(const char *name);

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TT_CIPHER_KEY_BYTES = 32, TT_CIPHER_NONCE_BYTES = 12, TT_CIPHER_TAG_BYTES = 16 };
+enum { TT_CIPHER_KEY_BYTES = 32, TT_CIPHER_NONCE_BYTES = 12, TT_CIPHER_TAG_BYTES = 16, TT_CIPHER_SALT_BYTES = 16, TT_CIPHER_DIGEST_BYTES = 16 };
 
 // A context is used by one thread at a time. NULL without memory.
 void *tt_cipher_new(void);
@@ -26,6 +26,8 @@ int tt_cipher_update(void *context, const void *input, void *output, size_t coun
 int tt_cipher_finish_sealing(void *context, uint8_t *tag);
 // Ends a message that is being opened: 0 if it is not what was sealed.
 int tt_cipher_finish_opening(void *context, const uint8_t *tag);
+// The first 16 bytes of SHA-256 over a salt and SHA-256 over the bytes.
+void tt_salted_digest(const uint8_t *salt, const void *bytes, size_t count, uint8_t *digest);
 // Overwrites what the compiler may not leave out.
 void tt_cipher_forget(void *bytes, size_t count);
 

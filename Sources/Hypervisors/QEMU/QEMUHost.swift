@@ -19,11 +19,13 @@ public final class QEMUHost: TargetHost {
 
     private let origin: Origin
     private let directory: RunDirectory
+    private let disks: TargetDisks
     /// This program, which runs the machines so that they outlive the receiver.
     private let turntable: String
 
-    public init(_ origin: Origin, directory: RunDirectory, turntable: String) {
+    public init(_ origin: Origin, directory: RunDirectory, disks: TargetDisks, turntable: String) {
         self.origin = origin
+        self.disks = disks
         self.directory = directory
         self.turntable = turntable
     }
@@ -31,21 +33,54 @@ public final class QEMUHost: TargetHost {
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
         try MachineName.check(offer.machine)
         let description = try QEMUDescription(decoding: offer.description)
-        let arguments: [String]
-        switch origin {
-        case .monitor(let path):
-            return try QEMUTargetMachine(offer, description, monitorPath: path, directory: directory, lease: nil)
-        case .description(let policy):
-            arguments = try policy.check(description.arguments) { FileManager.default.isExecutableFile(atPath: $0) }
-        case .command(let command):
-            arguments = command
+        if case .monitor(let path) = origin {
+            return try QEMUTargetMachine(offer, description, monitorPath: path, directory: directory, lease: nil) {
+                (monitor) throws(TurntableError) in
+                try disks.open(try disks.places(for: offer, monitor), isOpenThere: true)
+            }
         }
+        let (arguments, places) = try commandLine(for: offer, description)
         try checkAvailableMemory(ByteCount(Int(offer.regions.reduce(0) { $0 + $1.bytes })))
         try endForsaken(offer)
+        // QEMU finds them as they will be, and opens them without the right to write before the machine runs.
+        var opened = try disks.open(places)
+        do throws(TurntableError) {
+            return try start(offer, description, arguments, opened, resumeWindow)
+        } catch {
+            opened.discard()
+            throw error
+        }
+    }
+
+    /// What is started here for an offer, and where its disks go.
+    private func commandLine(for offer: Offer, _ description: QEMUDescription) throws(TurntableError) -> ([String], [DiskPlace]) {
+        switch origin {
+        case .monitor: return ([], [])
+        case .command(let command):
+            let places = try disks.places(for: offer, description) { _ in true }
+            for place in places where !command.contains(where: { $0.contains(place.path.escapingCommas) }) {
+                throw TurntableError(
+                    .refused, "placing the disk \(place.name) at \(place.path)", "the command for the machine does not name that",
+                    remedy: "say where it has it with --disk \(place.name)=PATH")
+            }
+            return (command, places)
+        case .description(var policy):
+            let places = try disks.places(for: offer, description) { [policy] in policy.isAllowed(path: $0) }
+            policy.files.formUnion(places.map(\.path))
+            var placement = DiskPlacement(description.arguments)
+            try placement.place(places)
+            return (try policy.check(placement.arguments) { FileManager.default.isExecutableFile(atPath: $0) }, places)
+        }
+    }
+
+    private func start(
+        _ offer: Offer, _ description: QEMUDescription, _ arguments: [String], _ opened: TargetDisks.Opened, _ resumeWindow: Nanoseconds
+    ) throws(TurntableError) -> QEMUTargetMachine {
         let lease = try start(offer, arguments, resumeWindow)
         do {
             return try QEMUTargetMachine(
-                offer, description, monitorPath: directory.monitor(of: offer.machine), directory: directory, lease: lease)
+                offer, description, monitorPath: directory.monitor(of: offer.machine), directory: directory, lease: lease
+            ) { _ in opened }
         } catch {
             let log = directory.logTail(of: offer.machine)
             lease.end(within: Limits.hypervisorTime)
@@ -74,7 +109,9 @@ public final class QEMUHost: TargetHost {
         let isEnding = lease == nil && !isControllers && !FileManager.default.fileExists(atPath: leaseSocket)
         if isEnding, hasEnded(record, within: .seconds(5)) { return nil }
         do {
-            return try QEMUTargetMachine(found: offer, record, in: place.directory, lock, lease)
+            return try QEMUTargetMachine(found: offer, record, in: place.directory, lock, lease) { (monitor) throws(TurntableError) in
+                try disks.open(try disks.places(for: offer, monitor), isOpenThere: true, isTakenUp: true)
+            }
         } catch {
             // One that cannot be asked may be complete: it is not for here to end it.
             if record.isAlive { throw error }

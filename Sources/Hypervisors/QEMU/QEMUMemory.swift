@@ -44,8 +44,8 @@ internal import TurntableLinux
     func address(of page: PageIndex, in region: RegionIndex) -> UnsafeMutableRawPointer { unsafe bases[region.value] + page.byteOffset }
     func file(of region: RegionIndex) -> Int32? { files[region.value].file.descriptor.rawValue }
 
-    func forEachPopulatedRun(in region: RegionIndex, _ body: (Range<Int>) -> Void) {
-        files[region.value].file.forEachDataRange { range in
+    func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
+        files[region.value].file.forEachDataRange(in: pages.lowerBound * pageBytes..<pages.upperBound * pageBytes) { range in
             body(range.lowerBound / pageBytes..<(range.upperBound + pageBytes - 1) / pageBytes)
         }
     }

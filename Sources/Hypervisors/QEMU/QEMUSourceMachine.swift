@@ -10,10 +10,13 @@ public struct QEMUDescription: Codable, Sendable {
     public var arguments: [String]
     /// It runs; else it is paused, and stays so at the target.
     public var isRunning: Bool
+    /// The disks that move with it.
+    public var disks: [QEMUDrive]
 
-    public init(arguments: [String], isRunning: Bool) {
+    public init(arguments: [String], isRunning: Bool, disks: [QEMUDrive] = []) {
         self.arguments = arguments
         self.isRunning = isRunning
+        self.disks = disks
     }
 
     public func encoded() -> [UInt8] {
@@ -31,14 +34,19 @@ public struct QEMUDescription: Codable, Sendable {
 public final class QEMUSourceMachine: SourceMachine {
     public let name: String
     public var epoch: Epoch { standing.read { $0.epoch } }
-    public var description: [UInt8] { QEMUDescription(arguments: arguments, isRunning: isRunning).encoded() }
+    public var description: [UInt8] { QEMUDescription(arguments: arguments, isRunning: isRunning, disks: drives).encoded() }
     public var pages: any PageSource { memory }
+    public let disks: [any BlockSource]
+    /// Disks of this host that stay behind.
+    public let drivesLeft: [QEMUDrive]
     /// Typical of a PC machine; what this one really takes is in the report.
     public let deviceCost = DeviceCost(bytes: .mebi(1), save: .milliseconds(20), load: .milliseconds(20))
 
     private let arguments: [String]
     let monitor: QMP
     private let memory: QEMUMemory
+    private let drives: [QEMUDrive]
+    private let exports: QEMUExports
     private let directory: RunDirectory
     private let lock: MachineLock
     private let dirtyLog: DirtyLogMethod?
@@ -53,8 +61,14 @@ public final class QEMUSourceMachine: SourceMachine {
     }
 
     /// Attaches to the machine of that name.
-    /// - Parameter dirtyLog: nil for the best that this kernel has.
-    public init(_ machine: String, in directory: RunDirectory, dirtyLog: DirtyLogMethod? = nil) throws(TurntableError) {
+    /// - Parameters:
+    ///   - dirtyLog: nil for the best that this kernel has.
+    ///   - disks: which of its disks move with it.
+    ///   - volume: what reads a disk better than QEMU can, such as a logical volume; nil if nothing does.
+    public init(
+        _ machine: String, in directory: RunDirectory, dirtyLog: DirtyLogMethod? = nil, disks selection: DiskSelection = .none,
+        volume: (QEMUDrive) throws(TurntableError) -> (any BlockSource)? = { _ in nil }
+    ) throws(TurntableError) {
         self.dirtyLog = dirtyLog
         self.directory = directory
         let record = try directory.read(machine)
@@ -83,6 +97,21 @@ public final class QEMUSourceMachine: SourceMachine {
         if status == "postmigrate", !FileManager.default.fileExists(atPath: directory.session(of: machine)) {
             throw Self.isSaved("moving \(machine)")
         }
+        let all = try QEMUDrive.all(monitor)
+        let chosen = try selection.choose(from: all, of: machine)
+        let exports = QEMUExports(monitor, socket: directory.exports(of: machine))
+        drives = chosen
+        drivesLeft = all.filter { !chosen.contains($0) }
+        self.exports = exports
+        var disks: [any BlockSource] = []
+        for drive in chosen {
+            if let volume = try volume(drive) {
+                disks.append(volume)
+            } else {
+                disks.append(try BitmapSource(drive, monitor: monitor, exports: exports))
+            }
+        }
+        self.disks = disks
         standing = Monitor(Standing(epoch: record.epoch, isRunning: status == "running"))
         try migrationSetUp(monitor)
     }
@@ -112,8 +141,13 @@ public final class QEMUSourceMachine: SourceMachine {
         try SharedMemory(path: directory.session(of: name), bytes: bytes)
     }
 
+    public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
+        try SharedMemory(path: directory.diskSession(of: name), bytes: bytes)
+    }
+
     public func forgetSession() {
         removeFile(directory.session(of: name))
+        removeFile(directory.diskSession(of: name))
         removeFile(directory.devices(of: name))
     }
 
@@ -167,6 +201,12 @@ public final class QEMUSourceMachine: SourceMachine {
         removeFile(path)
         let file = try Descriptor.open(path, .create, what: "making \(path)")
         try monitor.give(file, as: "turntable")
+        // At its end QEMU gives its images up.
+        try exports.undisturbed { () throws(TurntableError) in try saveGiven() }
+        return try Self.read(path)
+    }
+
+    private func saveGiven() throws(TurntableError) {
         monitor.forgetEvents()
         try monitor.execute("migrate", ["uri": .string("fd:turntable")])
         try monitor.awaitEvent("that the state is saved") { (name, data) throws(TurntableError) in
@@ -174,7 +214,6 @@ public final class QEMUSourceMachine: SourceMachine {
             if status == "failed" { throw TurntableError(.hypervisor, "saving device state", "QEMU says that it failed") }
             return status == "completed"
         }
-        return try Self.read(path)
     }
 
     private static func read(_ path: String) throws(TurntableError) -> [UInt8] {
@@ -200,7 +239,7 @@ public final class QEMUSourceMachine: SourceMachine {
             removeFile(directory.devices(of: name))
             // QEMU says that it has saved a machine a moment before it lets it be continued.
             _ = try Self.settledStatus(monitor)
-            try monitor.execute("cont")
+            try exports.undisturbed { () throws(TurntableError) in _ = try monitor.execute("cont") }
         }
         standing.update { $0.isStoppedByUs = false }
     }

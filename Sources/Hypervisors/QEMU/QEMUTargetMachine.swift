@@ -1,7 +1,7 @@
 public import MigrationEngine
 public import TurntableCore
 public import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 /// A QEMU that waits for a machine's memory and device state.
 public final class QEMUTargetMachine: TargetMachine {
@@ -24,11 +24,13 @@ public final class QEMUTargetMachine: TargetMachine {
         var monitor: QMP?
         var lock: MachineLock?
         var hasDeviceState = false
+        var disks = TargetDisks.Opened()
     }
 
     /// Attaches to a machine that was started with `turntable run --incoming` for this offer, by its monitor.
     init(
-        _ offer: Offer, _ description: QEMUDescription, monitorPath: String, directory: RunDirectory, lease: MachineLease?
+        _ offer: Offer, _ description: QEMUDescription, monitorPath: String, directory: RunDirectory, lease: MachineLease?,
+        disks: (QMP) throws(TurntableError) -> TargetDisks.Opened
     ) throws(TurntableError) {
         name = offer.machine
         epoch = offer.epoch
@@ -51,6 +53,8 @@ public final class QEMUTargetMachine: TargetMachine {
                 .refused, "preparing \(name)", "it holds the beginning of another migration, whose receiver is gone",
                 remedy: "start it anew")
         }
+        let opened = try disks(monitor)
+        state.update { $0.disks = opened }
         try migrationSetUp(monitor)
         try monitor.execute("migrate-incoming", ["uri": .string("unix:\(statePath)")])
         // From now on another process of the receiver finds it, and knows that it was told where its state comes from.
@@ -64,7 +68,8 @@ public final class QEMUTargetMachine: TargetMachine {
 
     /// Takes up a machine that an earlier process of the receiver prepared for this offer.
     init(
-        found offer: Offer, _ record: MachineRecord, in directory: RunDirectory, _ lock: MachineLock, _ lease: MachineLease?
+        found offer: Offer, _ record: MachineRecord, in directory: RunDirectory, _ lock: MachineLock, _ lease: MachineLease?,
+        disks: (QMP) throws(TurntableError) -> TargetDisks.Opened
     ) throws(TurntableError) {
         name = offer.machine
         epoch = offer.epoch
@@ -77,9 +82,12 @@ public final class QEMUTargetMachine: TargetMachine {
         let monitor = try QMP(path: path)
         process = monitor.process
         memory = try QEMUMemory(process: process)
-        state = Monitor(State(monitor: monitor, lock: lock, hasDeviceState: try IncomingStage.afterLoading(monitor) == .loaded))
+        let isLoaded = try IncomingStage.afterLoading(monitor) == .loaded
+        state = Monitor(State(monitor: monitor, lock: lock, hasDeviceState: isLoaded, disks: try disks(monitor)))
     }
 
+    public var disks: [any BlockSink] { state.read { $0.disks.sinks } }
+    public var contents: [TargetContent] { pages.regions.map { _ in .zero } + state.read { $0.disks.contents } }
     public var hasDeviceState: Bool { state.read { $0.hasDeviceState } }
 
     public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
@@ -142,6 +150,7 @@ public final class QEMUTargetMachine: TargetMachine {
             place.directory.removeRemains(of: place.machine, process)
             removeFile(place.directory.log(of: place.machine))
         }
+        state.update { $0.disks.discard() }
         leave()
     }
 
@@ -149,6 +158,7 @@ public final class QEMUTargetMachine: TargetMachine {
         state.update {
             $0.monitor = nil
             $0.lock = nil
+            $0.disks = TargetDisks.Opened()
         }
     }
 

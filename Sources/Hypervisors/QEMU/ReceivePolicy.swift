@@ -7,6 +7,8 @@ public import TurntableCore
 public struct ReceivePolicy: Sendable {
     /// Directories under which every path in a description must lie.
     public var paths: [String] = []
+    /// Files and devices that may be named besides.
+    public var files: Set<String> = []
     /// The most memory that one machine may have.
     public var memory = ByteCount.mebi(1 << 20)
     /// Directories in which an emulator is looked for.
@@ -212,7 +214,8 @@ public struct ReceivePolicy: Sendable {
         }
     }
 
-    private func isAllowed(path: String) -> Bool {
+    func isAllowed(path: String) -> Bool {
+        if files.contains(path) { return true }
         guard path.hasPrefix("/"), !path.split(separator: "/").contains("..") else { return false }
         return paths.contains { allowed in
             let directory = allowed.hasSuffix("/") ? String(allowed.dropLast()) : allowed

@@ -10,6 +10,7 @@ internal import TurntableLinux
 ///   <run directory>/<machine>/session        what a migration from here must not forget: from its begin to its end, whatever becomes of
 ///                                            the sender's process (SharedMemory, made and read by the engine)
 ///   <run directory>/<machine>/devices        device state, saved by QEMU for the hand-off: as long as the session
+///   <run directory>/<machine>/exports.sock   QEMU's NBD server, while its disks are read: see QEMUExports
 ///   <run directory>/<machine>/arrival-<ID>   the same as `session`, for the migration of that name to here
 ///   <run directory>/<machine>/lease.sock     where the receiver of an incoming machine holds on to it: see MachineLease
 ///   <run directory>/<machine>/qmp.sock.state device state, while it is loaded
@@ -25,7 +26,9 @@ public struct RunDirectory: Sendable {
     public func monitor(of machine: String) -> String { "\(directory(of: machine))/qmp.sock" }
     func leaseSocket(of machine: String) -> String { "\(directory(of: machine))/lease.sock" }
     func session(of machine: String) -> String { "\(directory(of: machine))/session" }
+    func diskSession(of machine: String) -> String { "\(directory(of: machine))/disk-session" }
     func devices(of machine: String) -> String { "\(directory(of: machine))/devices" }
+    func exports(of machine: String) -> String { "\(directory(of: machine))/exports.sock" }
     func arrival(of machine: String, _ session: String) -> String { "\(directory(of: machine))/arrival-\(session)" }
     public func migrationSocket(of machine: String) -> String { "\(directory(of: machine))/migration.sock" }
     public func log(of machine: String) -> String { "\(path)/\(machine).log" }

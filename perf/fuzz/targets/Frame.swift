@@ -3,7 +3,7 @@
 @c(LLVMFuzzerTestOneInput)
 public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     let input = unsafe RawSpan(_unsafeStart: UnsafeRawPointer(start), byteCount: count)
-    let layout = MemoryLayoutTable(regionPages: [1000, 256, 1, Limits.regionPages], streams: 3)
+    let layout = MemoryLayoutTable(regionPages: [1000, 256, 1, Limits.regionPages], disks: [777], streams: 3)
     var position = 0
     var sequence: UInt64 = 0
     while position < count {
@@ -19,15 +19,17 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
         position += FrameHeader.bytes
         var payload = 0
         for _ in 0..<header.extentCount {
-            guard let extent = try? Extent.decode(input, at: position, layout: layout, stream: Int(sequence % 3)) else { return 0 }
+            let read = try? Extent.decode(input, at: position, of: header.kind, layout: layout, stream: Int(sequence % 3))
+            guard let extent = read else { return 0 }
             precondition(
                 extent.firstPage.value + extent.pageCount.value <= layout.pages(in: extent.region.value),
                 "an extent that was read lies in its region")
+            precondition(layout.isDisk(extent.region.value) == (header.kind == .blocks), "blocks are of disks")
             payload += extent.payloadBytes
             position += Extent.bytes
         }
         // What a receiver compares with the header before it takes a byte of payload. Payload itself is not part of the input.
-        guard header.kind != .pages || payload == header.payloadBytes else { return 0 }
+        guard !header.kind.hasExtents || payload == header.payloadBytes else { return 0 }
         sequence += 1
     }
     return 0

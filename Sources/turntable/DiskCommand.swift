@@ -4,33 +4,9 @@ import Foundation
 import TurntableCore
 import TurntableLinux
 
-@main
 struct DiskCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "turntable-disk",
-        abstract: "Copies the disk of a machine while it is in use.",
-        discussion: """
-            EXAMPLES
-              turntable-disk copy vg/web /dev/backup/web --rest 8M --before-last 'systemctl stop web'
-              turntable-disk copy vg/web /srv/images/web.img --json
-              turntable-disk gc
-
-            EXIT CODES
-              0 done   2 usage   3 refused   7 this host lacks something, or a device failed   130 cancelled
-            """,
-        subcommands: [CopyCommand.self, GarbageCommand.self, DeviceCommand.self])
-
-    /// As the argument parser's own, but a wrong command line ends with the code that the help names.
-    static func main() {
-        do {
-            var command = try parseAsRoot()
-            try command.run()
-        } catch {
-            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
-            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
-            Foundation.exit(TurntableError.Kind.usage.exitCode)
-        }
-    }
+        commandName: "disk", abstract: "Work with disks without their machines.", subcommands: [CopyCommand.self, DeviceCommand.self])
 }
 
 struct CopyCommand: ParsableCommand {
@@ -38,7 +14,12 @@ struct CopyCommand: ParsableCommand {
         commandName: "copy", abstract: "Copy a logical volume that is in use, exactly as it is when its writer has stopped.",
         discussion: """
             Passes follow each other, each of what changed during the one before, until what is left is at most --rest. Then \
-            --before-last is run, which must end whatever writes the volume, and the last changes are copied.
+            --before-last is run, which must end whatever writes the volume, and the last changes are copied. A copy that was \
+            killed may be begun again.
+
+            EXAMPLES
+              turntable disk copy vg/web /dev/backup/web --rest 8M --before-last 'systemctl stop web'
+              turntable disk copy vg/web /srv/images/web.img --json
             """)
 
     @Argument(help: "The volume: GROUP/VOLUME.") var volume: String
@@ -46,9 +27,9 @@ struct CopyCommand: ParsableCommand {
     @Option(help: "Chunk size of snapshots; a thin volume's is its pool's.") var chunk = "64K"
     @Option(help: "What may be left when the writer stops.") var rest = "16M"
     @Option(help: "A shell command that ends what writes the volume. Without it the volume must not be written.") var beforeLast: String?
-    @Option(help: "A file in which to note how far the target is; an unfinished copy may then be begun again.") var journal: String?
     @Flag(help: "Whatever the target holds is lost.") var overwrite = false
     @Flag(help: "Print one JSON object for each pass.") var json = false
+    @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
         try reportingErrors {
@@ -57,15 +38,15 @@ struct CopyCommand: ParsableCommand {
             }
             let stop = Monitor(false)
             Signals.onInterrupt { _ in stop.update { $0 = true } }
+            let path = URL(filePath: target).path
             let source = try VolumeSource(
-                volume, lvm: LVM(helper: HelperProcess([helperPath()])), session: String(ProcessInfo.processInfo.processIdentifier),
-                chunkBytes: chunkBytes.value, watching: { FileHandle.standardError.write(Data("turntable-disk: \($0)\n".utf8)) })
+                volume, as: volume, for: "copy to \(path)", lvm: LVM(helper: HelperProcess([LVM.helperPath()])), chunkBytes: chunkBytes.value,
+                watching: { FileHandle.standardError.write(Data("turntable: \($0)\n".utf8)) })
             guard !isSameDevice(target, source.origin.devicePath) else {
                 throw TurntableError(.usage, "copying \(volume) to \(target)", "the target is the volume itself")
             }
             let sink = try VolumeSink(
-                target, size: source.size, overwriting: overwrite,
-                journal: journal.map { SinkJournal(AppendFile($0), disk: source.origin.fullName) })
+                path, as: source.origin.fullName, of: "copy", size: source.size, overwriting: overwrite, journals: stateDirectory.sinkJournals)
             let replication = Replication(
                 from: source, to: sink, report: { report in show(report, deltaBytesRead: source.deltaBytesRead) },
                 isCancelled: { stop.read { $0 } })
@@ -103,19 +84,18 @@ struct CopyCommand: ParsableCommand {
 
 struct GarbageCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "gc", abstract: "Remove the snapshots that a killed copy left: all that carry the tag turntable.",
-        discussion: "Those of a copy that runs on this host stay.")
+        commandName: "gc", abstract: "Remove the snapshots that killed processes left: those that carry the tag turntable.",
+        discussion: """
+            Those whose process is there stay. A send that was killed and is to go on needs its own: after gc it sends its disks \
+            from the beginning.
+            """)
 
     @Option(help: "Only those of this volume: GROUP/VOLUME.") var of: String?
 
     func run() throws {
         try reportingErrors {
-            let lvm = LVM(helper: HelperProcess([try helperPath()]))
-            // A session is the number of its process, which may be another program's by now.
-            let removed = try lvm.collectGarbage(of: of) { session in
-                (try? String(contentsOfFile: "/proc/\(session)/comm", encoding: .utf8))?.hasPrefix("turntable") ?? false
-            }
-            for name in removed { print(name) }
+            let lvm = LVM(helper: HelperProcess([try LVM.helperPath()]))
+            for name in try lvm.collectGarbage(of: of) { print(name) }
         }
     }
 }
@@ -140,26 +120,5 @@ struct DeviceCommand: ParsableCommand {
             case .resume: try DeviceMapper.resume(name)
             }
         }
-    }
-}
-
-/// Beside this program, or in the place that the environment names.
-private func helperPath() throws(TurntableError) -> String {
-    let own = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-    let places = [environmentValue("TURNTABLE_LVM_HELPER"), own.appending(path: "turntable-lvm-helper").path].compactMap(\.self)
-    guard let found = places.first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
-        throw TurntableError(
-            .unsupported, "looking for turntable-lvm-helper", "it is not at \(places.joined(separator: " nor at "))",
-            remedy: "name it in TURNTABLE_LVM_HELPER")
-    }
-    return found
-}
-
-private func reportingErrors(_ body: () throws -> Void) throws {
-    do {
-        try body()
-    } catch let error as TurntableError {
-        FileHandle.standardError.write(Data("turntable-disk: \(error)\n".utf8))
-        Foundation.exit(error.kind.exitCode)
     }
 }

@@ -1,0 +1,40 @@
+internal import FoundationEssentials
+public import TurntableCore
+internal import TurntableLinux
+
+extension LVM {
+    /// GROUP/VOLUME of a device of device-mapper's, under any of its names; nil if it is not a logical volume.
+    public static func volumeName(ofDevice path: String) -> String? {
+        guard let device = try? DirectFile(path), device.isDevice, let (major, minor) = try? device.deviceNumber() else { return nil }
+        let number = "\(major):\(minor)"
+        guard let identifier = attribute("uuid", of: number), let name = attribute("name", of: number) else { return nil }
+        // A volume's own device has LVM- and 64 letters; those of its layers have a suffix.
+        guard identifier.hasPrefix("LVM-"), identifier.utf8.count == 68 else { return nil }
+        return volumeName(ofDeviceMapperName: name)
+    }
+
+    /// One hyphen stands between group and volume; those of the names themselves are doubled.
+    static func volumeName(ofDeviceMapperName name: String) -> String? {
+        let parts = name.replacing("--", with: "/").split(separator: "-", omittingEmptySubsequences: false)
+        guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty }) else { return nil }
+        return parts.map { $0.replacing("/", with: "-") }.joined(separator: "/")
+    }
+
+    /// What /sys says of a device of device-mapper's by its number MAJOR:MINOR.
+    static func attribute(_ name: String, of number: String) -> String? {
+        guard let data = try? Data(contentsOf: URL(filePath: "/sys/dev/block/\(number)/dm/\(name)")) else { return nil }
+        return String(decoding: data, as: UTF8.self).split(separator: "\n").first.map(String.init)
+    }
+
+    /// The program that runs LVM's library: beside this one, or where $TURNTABLE_LVM_HELPER says.
+    public static func helperPath() throws(TurntableError) -> String {
+        let own = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+        let places = [environmentValue("TURNTABLE_LVM_HELPER"), own.appending(path: "turntable-lvm-helper").path].compactMap(\.self)
+        guard let found = places.first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
+            throw TurntableError(
+                .unsupported, "looking for turntable-lvm-helper", "it is not at \(places.joined(separator: " nor at "))",
+                remedy: "build it with `make build`, or set TURNTABLE_LVM_HELPER")
+        }
+        return found
+    }
+}
