@@ -1,4 +1,5 @@
 """Two sites with agents and an orchestrator or two, over the real programs: what test_orchestrator.py plays on."""
+import contextlib
 import http.client
 import json
 import socket
@@ -6,6 +7,7 @@ import ssl
 import subprocess
 import urllib.parse
 import uuid
+from pathlib import Path
 
 import lab
 
@@ -90,6 +92,17 @@ class Stage(lab.Lab):
     def __init__(self):
         super().__init__()
         self.orchestrators, self.agents = {}, {}
+
+    def processes(self):
+        """Also those that name the directory itself, as receivers do."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if f"{self.directory}" in line:
+                        found[int(entry.name)] = line
+        return found
 
     def keys(self, host):
         return lab.keys() / host
