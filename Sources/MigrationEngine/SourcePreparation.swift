@@ -35,8 +35,15 @@ extension SourceMigration {
         let senders = try connectStreams(control.attachment, session)
         let handshakes = senders.map(\.status.roundTrip)
         state.update { state in for time in handshakes { state.meter.sawRoundTrip(time) } }
-        if state.read({ $0.meter.roundTrip }) > Self.longLine { for sender in senders { sender.start(.warmUp) } }
+        let roundTrip = state.read { $0.meter.roundTrip }
+        if roundTrip > Self.longLine { for sender in senders { sender.start(.warmUp(atMost: warmUp(roundTrip, streams: senders.count))) } }
         return senders
+    }
+
+    /// What opens a stream's window: doubling with each round trip, it has sent twice the line's product when it fills the line.
+    private func warmUp(_ roundTrip: Nanoseconds, streams: Int) -> ByteCount {
+        let most = ByteCount(Limits.warmUpBytes)
+        return options.statedRate.map { min(most, ByteCount(2 * $0.bytes(in: roundTrip).value / streams)) } ?? most
     }
 
     /// Opens the data streams side by side: each handshake takes a round trip.

@@ -41,7 +41,7 @@ final class StripeSender: Sendable {
     enum Job: Sendable {
         case idle
         /// Frames of nothing, until the next job is wanted.
-        case warmUp
+        case warmUp(atMost: ByteCount)
         /// The pending pages of the stream's stripes.
         case round(UInt32, refresh: Bool)
         case deviceState([UInt8])
@@ -168,7 +168,7 @@ final class StripeSender: Sendable {
                     continue
                 case .idle: break
                 case .stop: return
-                case .warmUp: try warmUp()
+                case .warmUp(let most): try warmUp(most)
                 case .round(let round, let refresh): try sendRound(round, refresh: refresh)
                 case .deviceState(let bytes): try frames.sendDeviceState(bytes)
                 case .flush: try sender.flush()
@@ -250,10 +250,10 @@ final class StripeSender: Sendable {
         }
     }
 
-    private func warmUp() throws(TurntableError) {
+    private func warmUp(_ most: ByteCount) throws(TurntableError) {
         let nothing = [UInt8](repeating: 0, count: 64 << 10)
         var sent = 0
-        while !wantsNextJob.load(ordering: .relaxed), sent < Limits.warmUpBytes {
+        while !wantsNextJob.load(ordering: .relaxed), sent < most.value {
             try frames.sendNothing(nothing)
             sent += nothing.count
         }

@@ -7,6 +7,7 @@ import threading
 from lab import WAIT_SECONDS
 
 MAGIC = b"TURNTBL\n"
+VERSION = 2
 WELCOME, OFFER, OFFERED, REFUSED, PING, PONG, HANDOFF, COMMITTED, ABORT, DIGESTS, VERIFIED, QUERY, RESOLUTION = range(1, 14)
 PAGES = 1
 CONTROL, DATA = 0, 1
@@ -14,7 +15,7 @@ CONTROL, DATA = 0, 1
 SESSION = bytes(range(16))
 
 
-def preface(role=CONTROL, stream=0, attachment=bytes(16), protection=0, lowest=1, highest=1, magic=MAGIC):
+def preface(role=CONTROL, stream=0, attachment=bytes(16), protection=0, lowest=VERSION, highest=VERSION, magic=MAGIC):
     return magic + struct.pack("<HHBBH", lowest, highest, role, protection, stream) + attachment
 
 
@@ -31,20 +32,21 @@ def offer(arguments, regions, machine="m", streams=1, epoch=2):
     body = SESSION + struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
     for name, size in regions:
         body += text(name) + struct.pack("<Q", size)
-    # No populations, no comparison, no resume window, not handed off.
-    body += struct.pack("<IBqB", 0, 0, 0, 0)
-    return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True})))
+    # No populations, no disks, no comparison, no resume window, not handed off.
+    body += struct.pack("<IIBqB", 0, 0, 0, 0, 0)
+    return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True, "disks": []})))
 
 
-def offered(epoch=2):
-    return message(OFFERED, struct.pack("<Q", epoch) + bytes(16) + struct.pack("<I", 0))
+def offered(epoch=2, regions=1):
+    # Nothing is here, and all memory is zeroes.
+    return message(OFFERED, struct.pack("<Q", epoch) + bytes(16) + struct.pack("<II", 0, regions) + bytes(regions))
 
 
 def handoff(frames, device_bytes=0, epoch=2, attachment=bytes(16)):
     return message(HANDOFF, struct.pack("<Q", epoch) + SESSION + attachment + struct.pack("<I", len(frames)) + struct.pack(f"<{len(frames)}QQ", *frames, device_bytes))
 
 
-def welcome(version=1):
+def welcome(version=VERSION):
     return message(WELCOME, struct.pack("<H", version) + bytes(range(16)) + struct.pack("<I", 0))
 
 
