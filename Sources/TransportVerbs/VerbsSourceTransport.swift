@@ -99,7 +99,7 @@ public final class VerbsSourceTransport: SourceTransport {
             ids.append(id)
             try checked(
                 unsafe tt_cm_resolve_address(id.raw, address.host, address.port, Int32(Limits.helloTime.milliseconds)), what,
-                remedy: "check that an RDMA device has that network; see `turntable doctor rdma`")
+                remedy: Self.deviceRemedy)
         }
         while established < hello.lanes {
             while let event = try unsafe channel.next() { try unsafe handle(event) }
@@ -116,6 +116,7 @@ public final class VerbsSourceTransport: SourceTransport {
         return (pairs, resources.bounce, resources.credits, answer)
     }
 
+    private static let deviceRemedy = "check that an RDMA device has that network; see `turntable doctor rdma`"
     private static let remedy = "check that `turntable receive --transport rdma` runs there; see `turntable doctor rdma` at both ends"
 
     private func handle(_ event: tt_cm_event) throws(TurntableError) {
@@ -123,8 +124,8 @@ public final class VerbsSourceTransport: SourceTransport {
         let id = ids[lane]
         switch unsafe event.kind {
         case tt_cm_address_resolved:
-            try checked(unsafe tt_cm_set_acknowledgement_time(id.raw, shape.acknowledgementExponent), what)
-            try checked(unsafe tt_cm_resolve_route(id.raw, Int32(Limits.helloTime.milliseconds)), what)
+            try checked(unsafe tt_cm_set_acknowledgement_time(id.raw, shape.acknowledgementExponent), what, remedy: Self.deviceRemedy)
+            try checked(unsafe tt_cm_resolve_route(id.raw, Int32(Limits.helloTime.milliseconds)), what, remedy: Self.deviceRemedy)
         case tt_cm_route_resolved: try connect(lane)
         case tt_cm_established:
             if lane == 0 {
