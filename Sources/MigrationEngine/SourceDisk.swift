@@ -14,6 +14,8 @@ final class SourceDisk: @unchecked Sendable {
     /// Written again and again: left for the pause. Changes between rounds only.
     let waiting: PageBitmap
     private var hot: HotChunks
+    /// What asking for a delta took last.
+    private(set) var fetchTime = Nanoseconds.zero
     private var losses = 0
 
     init(_ source: any BlockSource, region: RegionIndex) {
@@ -51,9 +53,11 @@ final class SourceDisk: @unchecked Sendable {
 
     /// Fetches what changed while the machine runs, and chooses what waits for the pause: at most `most` bytes.
     func fetch(into pending: PageBitmap, waitingAtMost most: ByteCount) throws(TurntableError) -> String? {
+        let began = Clock.now
         let changes = try source.nextDelta()
         insert(changes.chunks, into: pending)
         try source.settle()
+        fetchTime = Clock.now - began
         waiting.remove(0..<pages.value)
         if let reason = changes.lossReason {
             losses += 1

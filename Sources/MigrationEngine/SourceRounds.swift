@@ -71,13 +71,14 @@ extension SourceMigration {
         return FinishedRound(report: roundReport, outcome: outcome, prediction: prediction, line: meter.estimate)
     }
 
-    /// Asks the disks what was written, where that is too much for the pause.
+    /// Asks the disks what was written, where sending it takes longer than asking, or is too much for the pause.
     private func fetchDeltas(_ session: SourceSession, line: LineEstimate) throws(TurntableError) {
         let share = options.budget / Self.deltaShare
         for disk in session.disks {
             let isLost = disk.source.lossReason() != nil
             let changed = try disk.source.changedBytes()
-            guard isLost || line.rate.time(for: changed) > share else { continue }
+            let worthwhile = max(disk.fetchTime, Convergence.worthwhileGain)
+            guard isLost || line.rate.time(for: changed) > min(share, worthwhile) else { continue }
             let (ledger, region) = (session.ledger, disk.region)
             // A process that dies in it does not know what was told: then all of the disk is sent again.
             var lossReason: String?
@@ -92,7 +93,7 @@ extension SourceMigration {
         }
     }
 
-    /// The part of the budget that what a disk was written may take: more is fetched and sent while the machine runs.
+    /// The part of the budget that what a disk was written may take, whatever asking costs.
     private static let deltaShare = Int64(4)
 
     /// Fetches all dirty marks.
