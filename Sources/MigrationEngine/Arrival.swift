@@ -41,7 +41,7 @@ internal import WireFormat
         self.memory = memory
         self.isDigesting = isDigesting
         layout = MemoryLayoutTable(
-            regionPages: pages.regions.map(\.pages.value), disks: disks.map { ($0.size.value + pageBytes - 1) / pageBytes }, streams: streams)
+            regionPages: pages.regions.map(\.pages.value), disks: disks.map { PageCount(covering: $0.size).value }, streams: streams)
         progress = (0..<streams).map { stream in
             Monitor(StreamProgress(here: unsafe memory.base.assumingMemoryBound(to: UInt64.self)[stream]))
         }

@@ -21,16 +21,14 @@ final class SourceDisk: @unchecked Sendable {
     init(_ source: any BlockSource, region: RegionIndex) {
         self.source = source
         self.region = region
-        pages = Self.pages(of: source.size)
+        pages = PageCount(covering: source.size)
         content = PageBitmap(pages: pages)
         waiting = PageBitmap(pages: pages)
         hot = HotChunks(chunks: 0)
     }
 
-    static func pages(of size: ByteCount) -> PageCount { PageCount((size.value + pageBytes - 1) / pageBytes) }
-
     /// The region as the ledger and the offer name it.
-    static func region(_ source: any BlockSource) -> MemoryRegion { MemoryRegion(name: "disk \(source.name)", pages: pages(of: source.size)) }
+    static func region(_ source: any BlockSource) -> MemoryRegion { MemoryRegion(name: "disk \(source.name)", pages: PageCount(covering: source.size)) }
 
     /// Freezes the content; all of it is to be sent.
     func begin(_ pending: PageBitmap) throws(TurntableError) {
@@ -91,7 +89,7 @@ final class SourceDisk: @unchecked Sendable {
     func insert(_ chunks: ChunkSet, into bitmap: PageBitmap) {
         var next = 0
         while let extent = chunks.nextExtent(from: next, atMost: source.size.value) {
-            let run = extent.lowerBound / pageBytes..<(extent.upperBound + pageBytes - 1) / pageBytes
+            let run = extent.pagesOfBytes
             bitmap.insert(run)
             if bitmap !== waiting { content.insert(run) }
             next = extent.upperBound

@@ -45,7 +45,7 @@ final class SourceSession {
     /// About how much the disks were written since they were frozen last.
     func changedPages() throws(TurntableError) -> PageCount {
         var pages = 0
-        for disk in disks { pages += SourceDisk.pages(of: try disk.source.changedBytes()).value }
+        for disk in disks { pages += PageCount(covering: try disk.source.changedBytes()).value }
         return PageCount(pages)
     }
     /// How long asking them for their last changes takes.

@@ -58,7 +58,7 @@ private enum OlderSource {
     private var pages: Int {
         switch self {
         case .memory(let memory, let region): memory.regions[region.value].pages.value
-        case .disk(let disk): (disk.size.value + pageBytes - 1) / pageBytes
+        case .disk(let disk): PageCount(covering: disk.size).value
         }
     }
 

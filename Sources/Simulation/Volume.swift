@@ -172,7 +172,7 @@ final class SimulatedBlockSink: BlockSink, @unchecked Sendable {
 
     private func write(_ part: BlockPart, _ buffer: BlockBuffer) {
         let target = volume.address(part.range)
-        volume.content.touch(part.range.lowerBound / pageBytes..<(part.range.upperBound + pageBytes - 1) / pageBytes)
+        volume.content.touch(part.range.pagesOfBytes)
         if part.isZero {
             target.initializeMemory(as: UInt8.self, repeating: 0, count: part.range.count)
         } else {

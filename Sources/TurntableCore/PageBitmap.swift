@@ -93,6 +93,9 @@
 }
 
 extension Range<Int> {
+    /// The pages that a range of bytes lies in.
+    public var pagesOfBytes: Range<Int> { lowerBound / pageBytes..<(upperBound + pageBytes - 1) / pageBytes }
+
     /// Calls `body` with the parts of this range that are in `runs`, which lie in it in order, and those that are not.
     public func split<Failure>(by runs: [Range<Int>], _ body: (Range<Int>, _ isIn: Bool) throws(Failure) -> Void) throws(Failure) {
         var next = lowerBound

@@ -18,6 +18,8 @@ public struct PageIndex: Hashable, Comparable, Sendable {
 public struct PageCount: Hashable, Comparable, Sendable, Codable {
     public var value: Int
     public init(_ value: Int) { self.value = value }
+    /// As many as so many bytes take, the last of which may be a part.
+    public init(covering bytes: ByteCount) { value = (bytes.value + pageBytes - 1) / pageBytes }
     public static func < (a: PageCount, b: PageCount) -> Bool { a.value < b.value }
     public static func + (a: PageCount, b: PageCount) -> PageCount { PageCount(a.value + b.value) }
     public static func += (a: inout PageCount, b: PageCount) { a.value += b.value }

@@ -28,7 +28,7 @@ public final class TestMemory: PageSource, PageSink, @unchecked Sendable {
 
     public func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
         files[region.value].file.forEachDataRange(in: pages.lowerBound * pageBytes..<pages.upperBound * pageBytes) {
-            body($0.lowerBound / pageBytes..<($0.upperBound + pageBytes - 1) / pageBytes)
+            body($0.pagesOfBytes)
         }
     }
 

@@ -46,7 +46,7 @@ internal import TurntableLinux
 
     func forEachPopulatedRun(in region: RegionIndex, within pages: Range<Int>, _ body: (Range<Int>) -> Void) {
         files[region.value].file.forEachDataRange(in: pages.lowerBound * pageBytes..<pages.upperBound * pageBytes) { range in
-            body(range.lowerBound / pageBytes..<(range.upperBound + pageBytes - 1) / pageBytes)
+            body(range.pagesOfBytes)
         }
     }
 
