@@ -16,6 +16,13 @@ internal import WireFormat
         if let machine = stage.host.machine { #expect(machine.isDiscarded && !machine.isRunning, "\(what)") }
     }
 
+    /// The machine is stopped and whole, and nothing but the target's own word decides on it.
+    private func expectPreserved(_ stage: Stage, _ error: TurntableError) {
+        #expect(error.kind == .relinquished, "\(error)")
+        #expect(!stage.source.isRunning && !stage.source.isDiscarded)
+        #expect(stage.source.resumes == stage.source.pauses - 1)
+    }
+
     @Test func aBudgetBelowWhatTheLineTakesIsRefusedWithTheFigures() throws {
         let stage = try Stage()
         stage.options.budget = .milliseconds(40)
@@ -184,7 +191,8 @@ internal import WireFormat
         expectUnharmed(stage)
     }
 
-    /// Heard at once it is one answer; heard later it is not for now. Never may the machine run at both ends.
+    /// Heard at once it is one answer, heard later it is not for now, and what is heard after the hand-off takes nothing back: the machine
+    /// then stays as it is until the target's own word is known. Never may it run at both ends.
     @Test(arguments: 1...8)
     func aTargetThatOffersTwiceGetsTheMachineOnceOrNotAtAll(_ attempt: Int) throws {
         let stage = try Stage()
@@ -192,13 +200,28 @@ internal import WireFormat
             guard case .offered = message else { return [message] }
             return [message, message]
         }
-        let (sent, _) = stage.run()
-        if let error = sent.error {
-            #expect(error.kind == .protocol, "\(error)")
-            #expect(!stage.conversation.contains("S handoff"))
-            expectUnharmed(stage)
-        } else {
+        guard let error = stage.run().source.error else {
             #expect(stage.source.isDiscarded)
+            return
         }
+        if stage.conversation.contains("S handoff") {
+            expectPreserved(stage, error)
+        } else {
+            #expect(error.kind == .protocol, "\(error)")
+            expectUnharmed(stage)
+        }
+    }
+
+    @Test func anOfferedInPlaceOfCommittedTakesNothingBack() throws {
+        let stage = try Stage()
+        let first = Monitor<ControlMessage?>(nil)
+        stage.toSource = { message in
+            if case .offered = message { first.update { $0 = message } }
+            guard case .committed = message else { return [message] }
+            return [first.read { $0! }]
+        }
+        let error = try #require(stage.run().source.error)
+        expectPreserved(stage, error)
+        #expect(stage.host.machine?.isRunning == true)
     }
 }
