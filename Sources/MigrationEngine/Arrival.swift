@@ -8,7 +8,7 @@ internal import WireFormat
 /// What has arrived of a session at a target, over all its attachments: where its streams put pages, blocks and device state, how
 /// many frames of each stream are here, and the digest of every page of memory. Counts and digests outlive this process.
 ///
-///   session memory = frames of each stream u64 | digest of each page u64, 0 where nothing arrived
+///   session memory = frames of each stream u64 | digest of each page u64, 0 where nothing arrived or was before
 ///
 /// Streams own different stripes, so their writes never meet; device state comes on one stream. Blocks are written by the disks' own
 /// threads: a frame counts when it and all before it on its stream are written.
@@ -115,6 +115,14 @@ internal import WireFormat
                 pages.address(of: extent.firstPage, in: extent.region), units: extent.pageCount.value, of: pageBytes, into: digests)
         case .zero: for page in 0..<extent.pageCount.value { unsafe digests[page] = StripeDigest.zeroPage }
         }
+    }
+
+    /// Pages of an older copy, which stay what they are if nothing arrives for them. Before the source is told of them: it sends nothing of
+    /// a page earlier.
+    func digestOlder(_ pages: Range<Int>, in region: RegionIndex) {
+        guard isDigesting else { return }
+        digest(
+            Extent(region: region, firstPage: PageIndex(pages.lowerBound), pageCount: PageCount(pages.count), encoding: .raw))
     }
 
     /// Of a stripe as it arrived.

@@ -9,7 +9,9 @@ internal import WireFormat
 extension TargetMigration {
     /// Begins to tell digests of the older copies that `contents` speaks of, one region after the other, on a thread of the attachment's. The
     /// source sends nothing of a page before it was told of it.
-    func tellOlderPages(of machine: any TargetMachine, _ contents: [TargetContent], _ attachment: TargetAttachment) {
+    func tellOlderPages(
+        of machine: any TargetMachine, _ contents: [TargetContent], _ arrival: Arrival, _ attachment: TargetAttachment
+    ) {
         guard contents.contains(.older) else { return }
         let (session, pages, disks) = (offer.session, machine.pages, machine.disks)
         let thread = WorkerThread("tt-older") {
@@ -17,7 +19,7 @@ extension TargetMigration {
                 for (region, content) in contents.enumerated() where content == .older {
                     let memory = pages.regions.count
                     let source: OlderSource = region < memory ? .memory(pages, RegionIndex(region)) : .disk(disks[region - memory])
-                    try source.tell(region, session, attachment)
+                    try source.tell(region, session, arrival, attachment)
                 }
             } catch {
                 // A line that ended says so itself.
@@ -32,7 +34,7 @@ private enum OlderSource {
     case memory(any PageSink, RegionIndex)
     case disk(any BlockSink)
 
-    func tell(_ region: Int, _ session: SessionID, _ attachment: TargetAttachment) throws(TurntableError) {
+    func tell(_ region: Int, _ session: SessionID, _ arrival: Arrival, _ attachment: TargetAttachment) throws(TurntableError) {
         let digest = ContentDigest(of: session)
         let stripe = AlignedBuffer(bytes: Limits.stripePages * pageBytes)
         var first = 0
@@ -43,6 +45,7 @@ private enum OlderSource {
                 if attachment.isEnded { return }
                 let run = start..<min(start + Limits.stripePages, end)
                 let bytes = unsafe try address(of: run, stripe)
+                if case .memory(_, let region) = self { arrival.digestOlder(run, in: region) }
                 unsafe digests.withUnsafeMutableBufferPointer { digests in
                     for page in run {
                         unsafe digest.of(

@@ -223,7 +223,7 @@ public final class TargetMigration: Sendable {
         let contents = received.isEmpty ? machine.contents : []
         try attachment.control.send(.offered(Offered(epoch: offer.epoch, host: journals.host, received: received, contents: contents)))
         enter(.copying)
-        tellOlderPages(of: machine, contents, attachment)
+        tellOlderPages(of: machine, contents, arrival, attachment)
         let handoff = try awaitHandoff(attachment, machine)
         let arrived = Clock.now
         let complete = attachment.state.wait(atMost: options.waits.stall) { state -> Result<Void, TurntableError>? in

@@ -53,17 +53,40 @@ public import TurntableCore
 
     /// The parts of the range that hold data, as byte ranges in order; what lies between reads as zero.
     public borrowing func forEachDataRange(in range: Range<Int>, _ body: (Range<Int>) -> Void) {
-        var position = range.lowerBound
+        TurntableLinux.forEachDataRange(of: descriptor.rawValue, in: range, body)
+    }
+}
+
+private func forEachDataRange<Failure>(
+    of file: Int32, in range: Range<Int>, _ body: (Range<Int>) throws(Failure) -> Void
+) throws(Failure) {
+    var position = range.lowerBound
+    while position < range.upperBound {
+        let start = tt_next_data(file, Int64(position))
+        if start < 0 {
+            if start != -Int64(ENXIO) { try body(position..<range.upperBound) }  // a file system without holes: all of it is data
+            return
+        }
+        guard start < range.upperBound else { return }
+        let end = tt_next_hole(file, start)
+        position = end < 0 ? range.upperBound : min(Int(end), range.upperBound)
+        try body(Int(start)..<position)
+    }
+}
+
+/// Copies what is data in the first `bytes` of `source` to the same place in `target`, within the kernel (sendfile). Where `source` has
+/// holes `target` is left as it is.
+public func copyData(
+    from source: Int32, to target: Int32, bytes: Int, what: @autoclosure () -> String, remedy: String = ""
+) throws(TurntableError) {
+    try forEachDataRange(of: source, in: 0..<bytes) { (range) throws(TurntableError) in
+        var position = off_t(range.lowerBound)
+        try checked(lseek(target, position, SEEK_SET) < 0 ? -errno : 0, what())
         while position < range.upperBound {
-            let start = tt_next_data(descriptor.rawValue, Int64(position))
-            if start < 0 {
-                if start != -Int64(ENXIO) { body(position..<range.upperBound) }  // a file system without holes: all of it is data
-                return
-            }
-            guard start < range.upperBound else { return }
-            let end = tt_next_hole(descriptor.rawValue, start)
-            position = end < 0 ? range.upperBound : min(Int(end), range.upperBound)
-            body(Int(start)..<position)
+            let copied = unsafe sendfile(target, source, &position, range.upperBound - Int(position))
+            if copied < 0, errno == EINTR { continue }
+            guard copied != 0 else { throw TurntableError(.unsupported, what(), "it ended at byte \(position)", remedy: remedy) }
+            try checked(copied < 0 ? -Int(errno) : copied, what(), remedy: remedy)
         }
     }
 }

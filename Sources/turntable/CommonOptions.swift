@@ -29,6 +29,7 @@ struct StateDirectoryOption: ParsableArguments {
     var directory: StateDirectory { StateDirectory(path) }
     func journals() throws(TurntableError) -> Journals { try directory.journals() }
     var sinkJournals: SinkJournals { SinkJournals(directory: "\(path)/disks") }
+    var keptMemory: KeptMemory { KeptMemory(directory: "\(path)/memory") }
 }
 
 /// How the line between the hosts is protected.

@@ -63,7 +63,10 @@ struct ReceivedDisks: ParsableArguments {
     var isOverwriting = false
     @Flag(
         name: .customLong("recycle"),
-        help: "What the disks' places hold is an older copy: what is the same in it is not sent again. It is overwritten.")
+        help: """
+            What the disks' places hold is an older copy: what is the same in it is not sent again. It is overwritten. So is memory that `send \
+            --keep-memory` kept here when the machine left.
+            """)
     var isRecycling = false
 
     /// - Parameter journals: by which what a crash of this host interrupted is known again.

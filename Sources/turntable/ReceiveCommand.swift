@@ -79,7 +79,8 @@ struct ReceiveCommand: ParsableCommand {
             options.sign = security.sign
             let reception = Reception(
                 host: try QEMUHost(
-                    origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals), turntable: ownExecutable()),
+                    origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals),
+                    kept: disks.isRecycling ? stateDirectory.keptMemory : nil, turntable: ownExecutable()),
                 journals: try stateDirectory.journals(),
                 options: options, once: once,
                 reports: .init(

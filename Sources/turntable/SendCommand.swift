@@ -22,7 +22,7 @@ struct SendCommand: ParsableCommand {
             EXAMPLES
               turntable send web target.example
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
-              turntable send web target.example --disk all
+              turntable send web target.example --disk all --keep-memory
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
               turntable send web 10.5.0.2 --transport rdma --fallback tcp
               turntable send web 10.5.0.2:4906 --protection none      (a line of your own, and the target says so too)
@@ -58,6 +58,12 @@ struct SendCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
     var peer: String?
+    @Flag(
+        name: .customLong("keep-memory"),
+        help: """
+            When the machine has left, keep what its memory held in the state directory: at its return `receive --recycle` has only what differs \
+            sent. Takes as much of the disk as it used memory.
+            """) var keepsMemory = false
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var carrier: TransportOptions
     @OptionGroup var disks: SentDisks
@@ -127,6 +133,16 @@ struct SendCommand: ParsableCommand {
             if case .rdma = try carrier.kind() { printer.note("RDMA: at most \(budget.peak) of memory was pinned here at once") }
             printer.completed(report, to: address)
             try checkMemory(report)
+            if keepsMemory { keepMemory(of: source, printer) }
+        }
+    }
+
+    /// The machine has left: what goes wrong here is no failure of its migration.
+    private func keepMemory(of source: QEMUSourceMachine, _ printer: EventPrinter) {
+        do throws(TurntableError) {
+            try source.keepMemory(in: stateDirectory.keptMemory)
+        } catch {
+            printer.note("its memory is not kept: \(error)")
         }
     }
 

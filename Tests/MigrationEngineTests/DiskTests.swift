@@ -186,6 +186,7 @@ internal import WireFormat
     /// Memory that the target kept of the machine's last stay.
     @Test func onlyWhatDiffersFromKeptMemoryTravels() throws {
         let stage = try Stage(seed: 19, writes: 0)
+        stage.options.verification = .after
         stage.host.keptMemory = stage.source.memory
         stage.host.whenPreparing = { () throws(TurntableError) in
             for page in 0..<60 { stage.source.memory.mutableAddress(page * 20, 0).storeBytes(of: UInt64(page), as: UInt64.self) }
@@ -193,5 +194,7 @@ internal import WireFormat
         let report = try stage.run().source.get()
         #expect(try #require(stage.host.machine).memory.differences(from: stage.source.memory) == [])
         #expect(report.pagesSent <= 60 && report.olderPages > 2000)
+        // Also what never arrived is compared.
+        #expect(report.verification?.stripesDiffering == 0)
     }
 }

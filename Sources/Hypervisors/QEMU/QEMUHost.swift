@@ -20,12 +20,15 @@ public final class QEMUHost: TargetHost {
     private let origin: Origin
     private let directory: RunDirectory
     private let disks: TargetDisks
+    private let kept: KeptMemory?
     /// This program, which runs the machines so that they outlive the receiver.
     private let turntable: String
 
-    public init(_ origin: Origin, directory: RunDirectory, disks: TargetDisks, turntable: String) {
+    /// - Parameter kept: where memory of earlier stays is, if that is to be used.
+    public init(_ origin: Origin, directory: RunDirectory, disks: TargetDisks, kept: KeptMemory? = nil, turntable: String) {
         self.origin = origin
         self.disks = disks
+        self.kept = kept
         self.directory = directory
         self.turntable = turntable
     }
@@ -34,7 +37,7 @@ public final class QEMUHost: TargetHost {
         try MachineName.check(offer.machine)
         let description = try QEMUDescription(decoding: offer.description)
         if case .monitor(let path) = origin {
-            return try QEMUTargetMachine(offer, description, monitorPath: path, directory: directory, lease: nil) {
+            return try QEMUTargetMachine(offer, description, monitorPath: path, directory: directory, lease: nil, kept: kept) {
                 (monitor) throws(TurntableError) in
                 try disks.open(try disks.places(for: offer, monitor), isOpenThere: true)
             }
@@ -79,7 +82,7 @@ public final class QEMUHost: TargetHost {
         let lease = try start(offer, arguments, resumeWindow)
         do {
             return try QEMUTargetMachine(
-                offer, description, monitorPath: directory.monitor(of: offer.machine), directory: directory, lease: lease
+                offer, description, monitorPath: directory.monitor(of: offer.machine), directory: directory, lease: lease, kept: kept
             ) { _ in opened }
         } catch {
             let log = directory.logTail(of: offer.machine)
@@ -109,7 +112,7 @@ public final class QEMUHost: TargetHost {
         let isEnding = lease == nil && !isControllers && !FileManager.default.fileExists(atPath: leaseSocket)
         if isEnding, hasEnded(record, within: .seconds(5)) { return nil }
         do {
-            return try QEMUTargetMachine(found: offer, record, in: place.directory, lock, lease) { (monitor) throws(TurntableError) in
+            return try QEMUTargetMachine(found: offer, record, in: place.directory, lock, lease, kept: kept) { (monitor) throws(TurntableError) in
                 try disks.open(try disks.places(for: offer, monitor), isOpenThere: true, isTakenUp: true)
             }
         } catch {

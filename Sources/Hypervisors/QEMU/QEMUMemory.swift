@@ -67,9 +67,11 @@ internal import TurntableLinux
         return bases
     }
 
+    func isOfHugePages(_ region: RegionIndex) throws(TurntableError) -> Bool { try files[region.value].file.hasHugePages() }
+
     /// The name of a region of huge pages, if there is one.
     func regionOfHugePages() throws(TurntableError) -> String? {
-        for (index, region) in regions.enumerated() where try files[index].file.hasHugePages() { return region.name }
+        for (index, region) in regions.enumerated() where try isOfHugePages(RegionIndex(index)) { return region.name }
         return nil
     }
 }

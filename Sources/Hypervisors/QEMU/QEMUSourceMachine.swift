@@ -252,6 +252,9 @@ public final class QEMUSourceMachine: SourceMachine {
         directory.removeRemains(of: name, monitor.process)
     }
 
+    /// Keeps what its memory held, for its return. Only once it has left: nothing writes it any more.
+    public func keepMemory(in kept: KeptMemory) throws(TurntableError) { try kept.keep(memory, of: name) }
+
     public func checkAlive() throws(TurntableError) {
         guard ProcessTable.startTime(of: monitor.process) != nil else {
             throw TurntableError(

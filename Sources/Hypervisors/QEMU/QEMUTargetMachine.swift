@@ -17,6 +17,9 @@ public final class QEMUTargetMachine: TargetMachine {
     public let isRunning: Bool
     /// Of a machine that a receiver started.
     private let lease: MachineLease?
+    private let kept: KeptMemory?
+    /// Its memory began as what was kept of an earlier stay.
+    private let isRecycled: Bool
     private let state: Monitor<State>
 
     private struct State {
@@ -30,13 +33,14 @@ public final class QEMUTargetMachine: TargetMachine {
     /// Attaches to a machine that was started with `turntable run --incoming` for this offer, by its monitor.
     init(
         _ offer: Offer, _ description: QEMUDescription, monitorPath: String, directory: RunDirectory, lease: MachineLease?,
-        disks: (QMP) throws(TurntableError) -> TargetDisks.Opened
+        kept: KeptMemory?, disks: (QMP) throws(TurntableError) -> TargetDisks.Opened
     ) throws(TurntableError) {
         name = offer.machine
         epoch = offer.epoch
         session = offer.session.hexadecimal
         isRunning = description.isRunning
         self.lease = lease
+        self.kept = kept
         // Before anything is asked of its monitor, which has one user at a time.
         let named = RunDirectory.place(ofMonitor: monitorPath)
         var lock = try named.map { (place) throws(TurntableError) in try place.directory.lock(place.machine, "receiving") }
@@ -47,6 +51,7 @@ public final class QEMUTargetMachine: TargetMachine {
         let here = directory.machines().lazy.filter { (try? directory.read($0))?.process == monitor.process }
         place = named ?? here.first.map { (directory, $0) }
         if let place, named == nil { lock = try place.directory.lock(place.machine, "receiving") }
+        isRecycled = try kept?.load(into: memory, of: offer.machine) ?? false
         state = Monitor(State(monitor: monitor, lock: lock))
         if let place, try place.directory.read(place.machine).session != nil {
             throw TurntableError(
@@ -61,6 +66,7 @@ public final class QEMUTargetMachine: TargetMachine {
         if let place {
             var record = try place.directory.read(place.machine)
             record.session = session
+            record.isRecycled = isRecycled
             record.epoch = epoch
             try place.directory.write(record)
         }
@@ -69,13 +75,15 @@ public final class QEMUTargetMachine: TargetMachine {
     /// Takes up a machine that an earlier process of the receiver prepared for this offer.
     init(
         found offer: Offer, _ record: MachineRecord, in directory: RunDirectory, _ lock: MachineLock, _ lease: MachineLease?,
-        disks: (QMP) throws(TurntableError) -> TargetDisks.Opened
+        kept: KeptMemory?, disks: (QMP) throws(TurntableError) -> TargetDisks.Opened
     ) throws(TurntableError) {
         name = offer.machine
         epoch = offer.epoch
         session = offer.session.hexadecimal
         isRunning = try QEMUDescription(decoding: offer.description).isRunning
         self.lease = lease
+        self.kept = kept
+        isRecycled = record.isRecycled ?? false
         place = (directory, record.name)
         let path = directory.monitor(of: record.name)
         statePath = "\(path).state"
@@ -87,7 +95,7 @@ public final class QEMUTargetMachine: TargetMachine {
     }
 
     public var disks: [any BlockSink] { state.read { $0.disks.sinks } }
-    public var contents: [TargetContent] { pages.regions.map { _ in .zero } + state.read { $0.disks.contents } }
+    public var contents: [TargetContent] { pages.regions.map { _ in isRecycled ? .older : .zero } + state.read { $0.disks.contents } }
     public var hasDeviceState: Bool { state.read { $0.hasDeviceState } }
 
     public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
@@ -128,10 +136,12 @@ public final class QEMUTargetMachine: TargetMachine {
         if isRunning { try monitor.execute("cont") }
         // From now on it is a machine like any other here, also if this process is killed. What it has mapped it keeps.
         forgetSession()
+        kept?.remove(name)
         if let place, var record = try? place.directory.read(place.machine), record.process == process {
             record.isIncoming = false
             record.epoch = epoch
             record.session = nil
+            record.isRecycled = nil
             try? place.directory.write(record)
         }
         lease?.keep()
