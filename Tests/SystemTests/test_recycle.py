@@ -14,9 +14,9 @@ MEMORY = ("-m", "32")
 class RecycledMemory(SystemTest):
     assert_same_memory = test_memory.MemoryTest.assert_same_memory
 
-    def image(self, side="source"):
+    def image(self):
         """Where what was kept of the machine's one region lies."""
-        return Path(f"{self.lab.run_directory(side)}-state") / "memory/m/0"
+        return Path(f"{self.lab.run_directory('source')}-state") / "memory/m/0"
 
     def leave(self, *options):
         source = self.lab.machine(append=FILLED, memory=MEMORY)
@@ -26,12 +26,12 @@ class RecycledMemory(SystemTest):
         self.assertEqual((sender.wait(), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
         return sender, self.lab.arrival()
 
-    def come_back(self, target, *options, memory=MEMORY):
+    def come_back(self, target, *options):
         """It is paused for that, so that every page can be compared."""
         target.wait_advance()
         target.stop()
         held = target.memory()
-        receiver = self.lab.receiver(*options, "--", *self.lab.command("source", "m", append="seed=99", memory=memory), side="source")
+        receiver = self.lab.receiver(*options, "--", *self.lab.command("source", "m", append="seed=99", memory=MEMORY), side="source")
         sender = self.lab.sender(receiver.address, "--peer", "source.test", side="target")
         self.assertEqual((sender.wait(), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
         back = self.lab.arrival(side="source")

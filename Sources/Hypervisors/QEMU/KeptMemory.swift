@@ -15,10 +15,25 @@ public struct KeptMemory: Sendable {
     public init(directory: String) { self.directory = directory }
 
     private func directory(of machine: String) -> String { "\(directory)/\(machine)" }
-    private func image(of machine: String, _ region: Int) -> String { "\(directory(of: machine))/\(region)" }
 
-    /// Writes what the machine's memory holds, in place of what was kept of it before. Regions of huge pages are left out, since nothing
-    /// can be written to them but through a mapping.
+    private struct Image {
+        var path: String
+        var bytes: Int
+        /// The region's memory file.
+        var memory: Int32
+    }
+
+    /// Where each region goes. Those of huge pages are left out, since nothing can be written to them but through a mapping.
+    private func images(of machine: String, _ memory: QEMUMemory) throws(TurntableError) -> [Image] {
+        var images: [Image] = []
+        for (index, region) in memory.regions.enumerated() {
+            guard try !memory.isOfHugePages(RegionIndex(index)), let file = memory.file(of: RegionIndex(index)) else { continue }
+            images.append(Image(path: "\(directory(of: machine))/\(index)", bytes: region.pages.bytes.value, memory: file))
+        }
+        return images
+    }
+
+    /// Writes what the machine's memory holds, in place of what was kept of it before.
     func keep(_ memory: QEMUMemory, of machine: String) throws(TurntableError) {
         remove(machine)
         do {
@@ -28,12 +43,12 @@ public struct KeptMemory: Sendable {
             throw TurntableError(.unsupported, "making \(directory(of: machine))", "\(error)")
         }
         do throws(TurntableError) {
-            for (index, region) in memory.regions.enumerated() {
-                guard try !memory.isOfHugePages(RegionIndex(index)), let source = memory.file(of: RegionIndex(index)) else { continue }
-                let (path, bytes) = (image(of: machine, index), region.pages.bytes.value)
-                let file = try Descriptor.open(path, .create, what: "making \(path)")
-                try checked(ftruncate(file.rawValue, bytes) < 0 ? -errno : 0, "sizing \(path)")
-                try copyData(from: source, to: file.rawValue, bytes: bytes, what: "keeping \(ByteCount(bytes)) of memory in \(path)")
+            for image in try images(of: machine, memory) {
+                let file = try Descriptor.open(image.path, .create, what: "making \(image.path)")
+                try checked(ftruncate(file.rawValue, image.bytes) < 0 ? -errno : 0, "sizing \(image.path)")
+                try copyData(
+                    from: image.memory, to: file.rawValue, bytes: image.bytes,
+                    what: "keeping \(ByteCount(image.bytes)) of memory in \(image.path)")
             }
         } catch {
             remove(machine)
@@ -45,14 +60,13 @@ public struct KeptMemory: Sendable {
     /// - Returns: whether there was anything: then it does not read as zero.
     func load(into memory: QEMUMemory, of machine: String) throws(TurntableError) -> Bool {
         var hasLoaded = false
-        for (index, region) in memory.regions.enumerated() {
-            let (path, bytes) = (image(of: machine, index), region.pages.bytes.value)
+        for image in try images(of: machine, memory) {
             // Of another size it is of another machine.
-            guard let file = try? Descriptor.open(path, .read, what: path), lseek(file.rawValue, 0, SEEK_END) == bytes,
-                try !memory.isOfHugePages(RegionIndex(index)), let target = memory.file(of: RegionIndex(index))
+            guard let file = try? Descriptor.open(image.path, .read, what: image.path), lseek(file.rawValue, 0, SEEK_END) == image.bytes
             else { continue }
             try copyData(
-                from: file.rawValue, to: target, bytes: bytes, what: "reading the memory that was kept in \(path)", remedy: "remove it")
+                from: file.rawValue, to: image.memory, bytes: image.bytes, what: "reading the memory that was kept in \(image.path)",
+                remedy: "remove it")
             hasLoaded = true
         }
         return hasLoaded

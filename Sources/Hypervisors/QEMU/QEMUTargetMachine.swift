@@ -51,13 +51,13 @@ public final class QEMUTargetMachine: TargetMachine {
         let here = directory.machines().lazy.filter { (try? directory.read($0))?.process == monitor.process }
         place = named ?? here.first.map { (directory, $0) }
         if let place, named == nil { lock = try place.directory.lock(place.machine, "receiving") }
-        isRecycled = try kept?.load(into: memory, of: offer.machine) ?? false
         state = Monitor(State(monitor: monitor, lock: lock))
         if let place, try place.directory.read(place.machine).session != nil {
             throw TurntableError(
                 .refused, "preparing \(name)", "it holds the beginning of another migration, whose receiver is gone",
                 remedy: "start it anew")
         }
+        isRecycled = try kept?.load(into: memory, of: offer.machine) ?? false
         let opened = try disks(monitor)
         state.update { $0.disks = opened }
         try migrationSetUp(monitor)
@@ -66,7 +66,6 @@ public final class QEMUTargetMachine: TargetMachine {
         if let place {
             var record = try place.directory.read(place.machine)
             record.session = session
-            record.isRecycled = isRecycled
             record.epoch = epoch
             try place.directory.write(record)
         }
@@ -83,7 +82,8 @@ public final class QEMUTargetMachine: TargetMachine {
         isRunning = try QEMUDescription(decoding: offer.description).isRunning
         self.lease = lease
         self.kept = kept
-        isRecycled = record.isRecycled ?? false
+        // The source was told before, and is not again.
+        isRecycled = false
         place = (directory, record.name)
         let path = directory.monitor(of: record.name)
         statePath = "\(path).state"
@@ -141,7 +141,6 @@ public final class QEMUTargetMachine: TargetMachine {
             record.isIncoming = false
             record.epoch = epoch
             record.session = nil
-            record.isRecycled = nil
             try? place.directory.write(record)
         }
         lease?.keep()

@@ -140,8 +140,6 @@ public struct MachineRecord: Codable, Sendable {
     public var isIncoming: Bool
     /// The migration that it waits for, when it has been prepared for it: 32 hexadecimal digits.
     public var session: String?
-    /// Before anything came, its memory was what was kept of an earlier stay: see KeptMemory.
-    public var isRecycled: Bool?
 
     public init(name: String, process: Int32, epoch: Epoch, arguments: [String], isIncoming: Bool) {
         self.name = name
