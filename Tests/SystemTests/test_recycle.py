@@ -26,13 +26,14 @@ class RecycledMemory(SystemTest):
         self.assertEqual((sender.wait(), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
         return sender, self.lab.arrival()
 
-    def come_back(self, target, *options):
+    def come_back(self, target, *options, sending=(), meanwhile=lambda sender, receiver: receiver):
         """It is paused for that, so that every page can be compared."""
         target.wait_advance()
         target.stop()
         held = target.memory()
         receiver = self.lab.receiver(*options, "--", *self.lab.command("source", "m", append="seed=99", memory=MEMORY), side="source")
-        sender = self.lab.sender(receiver.address, "--peer", "source.test", side="target")
+        sender = self.lab.sender(receiver.address, "--peer", "source.test", *sending, side="target")
+        receiver = meanwhile(sender, receiver)
         self.assertEqual((sender.wait(), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
         back = self.lab.arrival(side="source")
         self.assert_same_memory(held, back.memory(), at_least=1000)
@@ -56,6 +57,21 @@ class RecycledMemory(SystemTest):
             lab.scribble(file.fileno(), 3)
         report = self.come_back(target, "--recycle")
         self.assertGreater(report["pagesSent"], 4000, report)
+
+    def test_its_receiver_is_killed(self):
+        """The next one finds the machine with what was kept in it, and what came since."""
+        def kill(sender, receiver):
+            sender.wait_event("progress")
+            self.lab.kill(receiver)
+            sender.wait_event("interrupted")
+            return self.lab.restart(receiver)
+        _, target = self.leave("--keep-memory")
+        with open(self.image(), "r+b") as file:
+            # Two thirds have to be sent, slowly, and one third stays.
+            lab.scribble(file.fileno(), 3)
+        report = self.come_back(target, "--recycle", sending=("--rate", "60mbit"), meanwhile=kill)
+        self.assertEqual(report["attachments"], 2)
+        self.assertGreater(report["olderPages"], 1000, report)
 
     def test_what_was_kept_is_of_another_size(self):
         _, target = self.leave("--keep-memory")
