@@ -179,4 +179,7 @@ public enum Limits {
     public static let pruneTime = Nanoseconds.seconds(3600)
     /// Migrations of one domain that are under way at once.
     public static let activeMigrations = 1000
+    /// Evacuations of one domain that are under way at once, and machines of one that move at once.
+    public static let activeEvacuations = 100
+    public static let fleetMoves = 16
 }

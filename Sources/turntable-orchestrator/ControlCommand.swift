@@ -18,10 +18,11 @@ struct ControlCommand: AsyncParsableCommand {
               turntable ctl vms
               turntable ctl migrate web sandiego --downtime 200ms --wait
               turntable ctl show 7d3f… ; turntable ctl follow 7d3f… ; turntable ctl cancel 7d3f…
+              turntable ctl evacuate amsterdam sandiego --deadline 2026-01-31T22:00:00Z --wait
             """,
         subcommands: [
             StatusQuestion.self, SitesQuestion.self, SiteOrder.self, LinesQuestion.self, LineOrder.self, VMsQuestion.self, MigrationsQuestion.self,
-            MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self,
+            MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self, EvacuateOrder.self, EvacuationsQuestion.self,
         ])
 }
 
@@ -240,7 +241,7 @@ struct CancelOrder: AsyncParsableCommand {
     }
 }
 
-private func milliseconds(_ text: String, _ option: String) throws(TurntableError) -> Double {
+func milliseconds(_ text: String, _ option: String) throws(TurntableError) -> Double {
     guard let time = Nanoseconds(parsing: text) else { throw TurntableError(.usage, "\(option) \(text)", "it is no time such as 200ms") }
     return time.milliseconds
 }

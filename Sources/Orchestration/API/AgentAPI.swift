@@ -15,6 +15,10 @@ struct AgentAPI: Sendable {
             _ = try await admitted(request, context)
             return try .json(try await agent.site())
         }))
+        routes.add("/v1/site/dirty-rates", (.get, { request, context in
+            _ = try await admitted(request, context)
+            return try .json(DirtyRates(bytesPerSecond: try await agent.programs.dirtyRates()))
+        }))
         routes.add("/v1/slots/:migration", (.put, { request, context in
             let id = try await admitted(request, context)
             return try .json(try await agent.hold(id, try await request.json(SlotRequest.self)))

@@ -26,6 +26,10 @@ struct OrchestratorAPI: Sendable {
         routes.add("/v1/migrations/:migration", (.get, migrations.show))
         routes.add("/v1/migrations/:migration/cancel", (.post, migrations.cancel))
         routes.add("/v1/migrations/:migration/events", (.get, migrations.events))
+        let evacuations = EvacuationsAPI(api: self)
+        routes.add("/v1/evacuations", (.get, evacuations.list), (.post, evacuations.create))
+        routes.add("/v1/evacuations/:evacuation", (.get, evacuations.show))
+        routes.add("/v1/evacuations/:evacuation/cancel", (.post, evacuations.cancel))
         return routes
     }
 

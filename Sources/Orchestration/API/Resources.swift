@@ -133,6 +133,51 @@ struct MigrationResource: Encodable, Sendable {
     }
 }
 
+struct EvacuationResource: Encodable, Sendable {
+    struct Counts: Encodable, Sendable {
+        var waiting: Int
+        var moving: Int
+        var moved: Int
+        var failed: Int
+    }
+    var id: String
+    var source: String
+    var target: String
+    var state: EvacuationState
+    var requestedBy: String
+    var request: EvacuationRequest
+    var created: Date
+    var begun: Date?
+    var ended: Date?
+    var plannedSeconds: Double?
+    var machines: Counts
+    var isBeingCancelled: Bool
+    var problem: Problem?
+    /// In the order in which they begin; only where one evacuation is shown.
+    var moves: [EvacuationMove]?
+    var links: Links
+
+    init(_ record: EvacuationRecord, _ moves: [EvacuationMove]? = nil) {
+        id = record.id
+        source = record.request.source
+        target = record.request.target
+        state = record.state
+        requestedBy = record.requestedBy
+        request = record.request
+        created = record.created
+        begun = record.begun
+        ended = record.ended
+        plannedSeconds = record.plannedSeconds
+        machines = Counts(waiting: record.waiting, moving: record.moving, moved: record.moved, failed: record.failed)
+        isBeingCancelled = record.cancelRequested && !record.state.isOver
+        problem = record.problem
+        self.moves = moves
+        let path = "/v1/evacuations/\(record.id)"
+        links = Links(
+            self: path, source: "/v1/sites/\(source)", target: "/v1/sites/\(target)", cancel: record.state.isOver ? nil : "\(path)/cancel")
+    }
+}
+
 struct StatusResource: Encodable, Sendable {
     var domain: String
     /// This orchestrator, and the one that decides; none while one is elected.

@@ -2,6 +2,7 @@
 // orchestrator's domain and its master's term; the agent refuses a term below the highest that it has seen of the domain.
 //
 //   GET    /v1/site                          SiteState
+//   GET    /v1/site/dirty-rates              DirtyRates             what its machines write; takes a second
 //   PUT    /v1/slots/<migration>             SlotRequest -> Slot    hold memory and processors; again: hold on
 //   PUT    /v1/slots/<migration>/receiver    -> Slot                let the machine be received
 //   DELETE /v1/slots/<migration>             -> Slot                give back; nothing more is held or received under that name
@@ -33,6 +34,11 @@ struct Slot: Codable, Sendable, Equatable {
     var address: String?
     /// The name in the certificate there.
     var host: String
+}
+
+/// How much of its memory each machine writes a second, where that could be measured.
+struct DirtyRates: Codable, Sendable, Equatable {
+    var bytesPerSecond: [String: Double]
 }
 
 struct MoveRequest: Codable, Sendable, Equatable {
@@ -84,6 +90,9 @@ struct Agent: Sendable {
 
     func site() async throws(TurntableError) -> SiteState {
         try await client.ask(.GET, "\(url)/v1/site", headers: headers).decoded(SiteState.self, "the state of \(url)")
+    }
+    func dirtyRates() async throws(TurntableError) -> DirtyRates {
+        try await client.ask(.GET, "\(url)/v1/site/dirty-rates", headers: headers).decoded(DirtyRates.self, "the dirty rates of \(url)")
     }
     func hold(_ migration: String, _ request: SlotRequest) async throws(TurntableError) -> Slot {
         try await client.ask(.PUT, "\(url)/v1/slots/\(migration)", request, headers: headers).decoded(Slot.self, "a slot at \(url)")

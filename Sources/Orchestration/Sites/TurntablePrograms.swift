@@ -88,6 +88,21 @@ struct TurntablePrograms: Sendable {
         return machines
     }
 
+    /// Bytes that each machine writes a second, where QEMU could say so.
+    func dirtyRates() async throws(TurntableError) -> [String: Double] {
+        struct Rate: Decodable {
+            var machine: String
+            var dirtyBytesPerSecond: Double?
+        }
+        let (_, output) = try await run(["status", "--json", "--dirty-rate"])
+        var rates: [String: Double] = [:]
+        for line in output.split(separator: "\n") where line.hasPrefix("{") {
+            let rate = try JSON.decode(Rate.self, Data(line.utf8), "what a machine writes")
+            rates[rate.machine] = rate.dirtyBytesPerSecond
+        }
+        return rates
+    }
+
     private struct Resolved: Decodable {
         var state: String
         var epoch: UInt64

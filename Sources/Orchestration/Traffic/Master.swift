@@ -14,7 +14,8 @@ struct Master: Sendable {
 
     func run() async {
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { await carryOn() }
+            group.addTask { await carryOn("active/") { await Saga(id: $0, master: self).run() } }
+            group.addTask { await carryOn("active-evacuations/") { await Evacuation(id: $0, master: self).run() } }
             group.addTask { await watchSites() }
             group.addTask { await prune() }
             await group.waitForAll()
@@ -51,19 +52,19 @@ struct Master: Sendable {
         if entry.value != data { _ = try await store.commit([term.condition, .unchanged(entry.key, entry.revision)], [.put(entry.key, data)]) }
     }
 
-    // MARK: - Migrations
+    // MARK: - What is under way
 
-    /// Starts a saga for every migration that is not over, and looks again whenever one begins or ends.
-    private func carryOn() async {
+    /// Carries on whatever stands under `prefix`, and looks again whenever something begins or ends.
+    private func carryOn(_ prefix: String, _ run: @escaping @Sendable (String) async -> Void) async {
         await withDiscardingTaskGroup { group in
             let running = Running()
             while !Task.isCancelled {
                 do {
-                    let changes = try await store.watch("active/")
-                    try await startAll(in: &group, running)
-                    for await _ in Watched(changes) { try await startAll(in: &group, running) }
+                    let changes = try await store.watch(prefix)
+                    try await startAll(prefix, in: &group, running, run)
+                    for await _ in Watched(changes) { try await startAll(prefix, in: &group, running, run) }
                 } catch {
-                    log.warning("looking for migrations: \(error)")
+                    log.warning("looking for what is \(prefix): \(error)")
                 }
                 try? await Task.sleep(for: .nanoseconds(Limits.agentRetryTime.value))
             }
@@ -71,16 +72,18 @@ struct Master: Sendable {
         }
     }
 
-    private func startAll(in group: inout DiscardingTaskGroup, _ running: Running) async throws {
-        for entry in try await store.list("active/") where await running.add(entry.name) {
+    private func startAll(
+        _ prefix: String, in group: inout DiscardingTaskGroup, _ running: Running, _ run: @escaping @Sendable (String) async -> Void
+    ) async throws {
+        for entry in try await store.list(prefix) where await running.add(entry.name) {
             group.addTask {
-                await Saga(id: entry.name, master: self).run()
+                await run(entry.name)
                 await running.remove(entry.name)
             }
         }
     }
 
-    /// Forgets migrations that ended long ago.
+    /// Forgets migrations and evacuations that ended long ago.
     private func prune() async {
         while !Task.isCancelled {
             let last = Date.now - Limits.migrationKeepTime.seconds
@@ -89,6 +92,12 @@ struct Master: Sendable {
                 let record = migration.record
                 _ = try? await store.commit(
                     [term.condition, migration.condition], [.delete(migration.key), .delete(Key.ofVM(record.request.vm, record.id))])
+            }
+            for evacuation in (try? await store.loadAll("evacuations/", EvacuationRecord.self)) ?? [] {
+                guard let ended = evacuation.record.ended, ended < last else { continue }
+                let moves = (try? await store.list(Key.moves(of: evacuation.record.id))) ?? []
+                for move in moves { _ = try? await store.commit([term.condition], [.delete(move.key)]) }
+                _ = try? await store.commit([term.condition, evacuation.condition], [.delete(evacuation.key)])
             }
             try? await Task.sleep(for: .nanoseconds(Limits.pruneTime.value))
         }
@@ -165,7 +174,7 @@ struct Watched: AsyncSequence, Sendable {
     func makeAsyncIterator() -> Iterator { Iterator(inner: changes.makeAsyncIterator()) }
 }
 
-/// The migrations that have a saga here.
+/// What is carried on here.
 private actor Running {
     private var names: Set<String> = []
     func add(_ name: String) -> Bool { names.insert(name).inserted }

@@ -52,6 +52,8 @@ struct VMRecord: Codable, Sendable, Equatable {
     var processors: Int
     /// The migration that holds it: no other may begin meanwhile.
     var migration: String?
+
+    var isPresent: Bool { state == "here" || state == "migrating" || state == "interrupted" }
 }
 
 /// A line whose rate is known and nobody has to set up.
