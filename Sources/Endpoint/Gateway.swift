@@ -79,6 +79,8 @@ public final class Gateway: Sendable {
         tunnel?.start { [report] in report(.failed($0)) }
         _ = WorkerThread("tt-after-flip") { [self] in while true { finishFlips() } }
         try openDoor()
+        // It has microseconds of work now and then, for which machines wait.
+        raiseThreadPriority()
         // One byte more than an announcement has, so that a longer one is seen to be.
         var buffer = [UInt8](repeating: 0, count: Announcement.bytes + 1)
         var pulse = Clock.now
