@@ -46,7 +46,7 @@ public final class WorkerThread: @unchecked Sendable {
 /// Has the calling thread run before others that want to, as far as this process may.
 public func raiseThreadPriority() {
     // Of the thread, not of the process, whatever POSIX says: setpriority(2), NOTES.
-    setpriority(PRIO_PROCESS, 0, -20)
+    setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, -20)
 }
 
 /// A gate on which threads wait for a change of state that a lock protects.

@@ -185,7 +185,7 @@ class Moving(EndpointTest, test_linux.LinuxGuest):
         self.net = self.network(hosts)
         self.taps(hosts)
         gateways = self.net.tunnels()
-        source = self.lab.machine(command=self.command("source"), ready=r'"init":"up"', namespace=hosts[0], seconds=60)
+        source = self.lab.machine(command=self.command("source"), ready=r'"talk":"listening"', namespace=hosts[0], seconds=60)
         talk = self.observe("talk", test_linux.PORT)
         ping = self.observe("ping", "--interval", "10ms")
         self.wait_work(source)
