@@ -1,4 +1,4 @@
-// The target's part: says that a machine is here now, to the keepers of its address. All is made ready before the machine is paused;
+// The hosts' part: says where a machine is from now on, to the keepers of its address. All is made ready before the machine is paused;
 // what is left for the blackout is one send for each keeper.
 
 public import Protection
@@ -9,29 +9,27 @@ internal import WireFormat
 public final class Announcer: Sendable {
     private let keepers: [DatagramSocket]
     private let key: @Sendable (String) throws(TurntableError) -> EndpointKey
-    private let site: UInt16
     private let repeating = Monitor(0)
 
     /// - Parameters:
     ///   - keepers: who is told, in this order: the keeper at this site first, so that it knows when packets come.
-    ///   - site: this site's place in the endpoint's list.
     ///   - key: of a machine by its name.
     public init(
-        to keepers: [Address], site: UInt16, key: @escaping @Sendable (String) throws(TurntableError) -> EndpointKey
+        to keepers: [Address], key: @escaping @Sendable (String) throws(TurntableError) -> EndpointKey
     ) throws(TurntableError) {
         guard (1...Limits.endpointKeepers).contains(keepers.count) else {
             throw TurntableError(.usage, "announcing to \(keepers.count) keepers", "it must be 1 to \(Limits.endpointKeepers)")
         }
-        guard site < Limits.endpointSites else {
-            throw TurntableError(.usage, "announcing site \(site)", "the highest is \(Limits.endpointSites - 1)")
-        }
         self.keepers = try keepers.map { (address) throws(TurntableError) in try DatagramSocket(to: DatagramSocket.Peer(address)) }
-        self.site = site
         self.key = key
     }
 
-    /// Makes the announcement of a machine under an epoch. What comes back says it, and waits for nothing.
-    public func prepare(_ machine: String, _ epoch: Epoch) throws(TurntableError) -> @Sendable () -> Void {
+    /// Makes the announcement that a machine is at a site, by its place in the endpoint's list, under an epoch. What comes back says
+    /// it, and waits for nothing.
+    public func prepare(_ machine: String, _ epoch: Epoch, at site: UInt16) throws(TurntableError) -> @Sendable () -> Void {
+        guard site < Limits.endpointSites else {
+            throw TurntableError(.usage, "announcing site \(site)", "the highest is \(Limits.endpointSites - 1)")
+        }
         let announcement = Announcement(
             site: site, machine: Announcement.digest(of: machine), epoch: epoch, unixNanoseconds: unixNanoseconds())
         let datagram = try key(machine).datagram(announcement)

@@ -21,14 +21,14 @@ struct AnnounceCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors {
-            guard let announcer = try announcement.announcer() else {
+            guard let (announcer, site) = try announcement.announcer() else {
                 throw TurntableError(.usage, "announcing \(machine)", "nobody is to be told", remedy: "name gateways with --announce")
             }
             let record = try runDirectory.directory.read(machine)
             guard record.isAlive, !record.isIncoming else {
                 throw TurntableError(.refused, "announcing \(machine)", "it does not run here", remedy: "see `turntable status \(machine)`")
             }
-            try announcer.prepare(machine, record.epoch)()
+            try announcer.prepare(machine, record.epoch, at: site)()
             announcer.finish()
         }
     }

@@ -5,12 +5,12 @@ import Protection
 import TurntableCore
 import TurntableLinux
 
-/// Whom a target tells that it has a machine, and as whom.
+/// Whom this host tells where a machine is, and which site this is.
 struct AnnouncementOptions: ParsableArguments {
     @Option(
         name: .customLong("announce"),
         help: ArgumentHelp(
-            "A gateway to tell that a machine is here now, so that its traffic comes here; repeatable, the one at this site first. See docs/endpoint.md.",
+            "A gateway to tell where the machine is, so that its traffic goes there; repeatable, the one at this site first. See docs/endpoint.md.",
             valueName: "address:port"))
     var keepers: [String] = []
     @Option(
@@ -23,8 +23,8 @@ struct AnnouncementOptions: ParsableArguments {
         help: ArgumentHelp("Which of the endpoint's sites this is: its place in the gateways' lists, the first being 0.", valueName: "n"))
     var site: UInt16?
 
-    /// Nil if nobody is to be told.
-    func announcer() throws(TurntableError) -> Announcer? {
+    /// Who tells, and this site. Nil if nobody is to be told.
+    func announcer() throws(TurntableError) -> (Announcer, site: UInt16)? {
         guard !keepers.isEmpty || key != nil || site != nil else { return nil }
         guard !keepers.isEmpty, let key, let site else {
             throw TurntableError(.usage, "announcing machines", "--announce, --announce-key and --announce-site belong together")
@@ -38,9 +38,9 @@ struct AnnouncementOptions: ParsableArguments {
         }
         if (try? FileManager.default.attributesOfItem(atPath: key)[.type] as? FileAttributeType) == .typeDirectory {
             // Machines' names are file names at both ends, so this leads nowhere else.
-            return try Announcer(to: addresses, site: site) { (machine) throws(TurntableError) in try EndpointKey(file: "\(key)/\(machine).key") }
+            return (try Announcer(to: addresses) { (machine) throws(TurntableError) in try EndpointKey(file: "\(key)/\(machine).key") }, site)
         }
         let only = try EndpointKey(file: key)
-        return try Announcer(to: addresses, site: site) { _ in only }
+        return (try Announcer(to: addresses) { _ in only }, site)
     }
 }

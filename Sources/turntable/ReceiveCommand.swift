@@ -82,10 +82,10 @@ struct ReceiveCommand: ParsableCommand {
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
             let announcer = try announcement.announcer()
-            if let announcer {
-                options.announcing = { (machine, epoch) throws(TurntableError) in try announcer.prepare(machine, epoch) }
+            if let (announcer, site) = announcer {
+                options.announcing = { (machine, epoch) throws(TurntableError) in try announcer.prepare(machine, epoch, at: site) }
             }
-            defer { announcer?.finish() }
+            defer { announcer?.0.finish() }
             let reception = Reception(
                 host: try QEMUHost(
                     origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals),

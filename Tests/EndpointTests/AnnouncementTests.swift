@@ -90,8 +90,8 @@ struct AnnouncementTests {
     @Test func itIsSaidFourTimes() throws {
         let keepers = try (0..<2).map { _ in try DatagramSocket(at: Address(host: "127.0.0.1", port: 0), isTimed: true) }
         let key = key
-        let announcer = try Announcer(to: keepers.map { Address(host: "127.0.0.1", port: $0.port) }, site: 1) { _ in key }
-        let say = try announcer.prepare("web", Epoch(7))
+        let announcer = try Announcer(to: keepers.map { Address(host: "127.0.0.1", port: $0.port) }) { _ in key }
+        let say = try announcer.prepare("web", Epoch(7), at: 1)
         #expect(try !keepers[0].waitReadable(within: .milliseconds(30)), "nothing is said before it is time")
         say()
         var buffer = [UInt8](repeating: 0, count: 200)
@@ -115,16 +115,17 @@ struct AnnouncementTests {
 
     /// A machine whose key is missing is refused while its source can still keep it.
     @Test func withoutAKeyNothingIsPrepared() throws {
-        let announcer = try Announcer(to: [Address(host: "127.0.0.1", port: 9)], site: 0) { (_) throws(TurntableError) in
+        let announcer = try Announcer(to: [Address(host: "127.0.0.1", port: 9)]) { (_) throws(TurntableError) in
             try EndpointKey(file: "/nowhere/web.key")
         }
-        #expect(failure { () throws(TurntableError) in _ = try announcer.prepare("web", Epoch(2)) }?.kind == .usage)
+        #expect(failure { () throws(TurntableError) in _ = try announcer.prepare("web", Epoch(2), at: 0) }?.kind == .usage)
     }
 
-    @Test func thereMustBeSomebodyToTellAndAPlace() {
+    @Test func thereMustBeSomebodyToTellAndAPlace() throws {
         let key = key
-        #expect(failure { () throws(TurntableError) in try Announcer(to: [], site: 0) { _ in key } }?.kind == .usage)
+        #expect(failure { () throws(TurntableError) in try Announcer(to: []) { _ in key } }?.kind == .usage)
+        let announcer = try Announcer(to: [Address(host: "127.0.0.1", port: 9)]) { _ in key }
         let site = UInt16(Limits.endpointSites)
-        #expect(failure { () throws(TurntableError) in try Announcer(to: [Address(host: "127.0.0.1", port: 9)], site: site) { _ in key } }?.kind == .usage)
+        #expect(failure { () throws(TurntableError) in _ = try announcer.prepare("web", Epoch(2), at: site) }?.kind == .usage)
     }
 }

@@ -30,6 +30,39 @@ internal import WireFormat
         #expect(events.read { $0 } == ["prepare fake \(epoch)", "pause", "say", "committed"])
     }
 
+    @Test func theSourceSaysSoAfterTheHandOff() throws {
+        let events = Monitor<[String]>([])
+        let stage = try Stage()
+        let epoch = stage.source.epoch.next.value
+        stage.options.announcing = { machine, epoch, isHere in
+            events.update { $0.append("prepare \(machine) \(epoch.value) \(isHere ? "here" : "there")") }
+            return { events.update { $0.append("say") } }
+        }
+        stage.source.whenPaused = { events.update { if $0.last != "pause" { $0.append("pause") } } }
+        stage.afterSource = { message, _ in if case .handoff = message { events.update { $0.append("handoff") } } }
+        _ = try stage.run().source.get()
+        #expect(events.read { $0 } == ["prepare fake \(epoch) there", "pause", "handoff", "say"])
+    }
+
+    /// What was given back is announced again, under the epoch that it runs under.
+    @Test func aMachineThatIsGivenBackIsAnnouncedHere() throws {
+        let said = Monitor<[String]>([])
+        let stage = try Stage()
+        let epoch = stage.source.epoch.next
+        stage.options.announcing = { _, epoch, isHere in { said.update { $0.append("\(epoch.value) \(isHere ? "here" : "there")") } } }
+        stage.host.whenLoading = { () throws(TurntableError) in throw TurntableError(.hypervisor, "loading", "it does not like the state") }
+        #expect(stage.run().source.error?.kind == .refused)
+        #expect(stage.source.isRunning && stage.source.epoch == epoch.next)
+        #expect(said.read { $0 } == ["\(epoch.value) there", "\(epoch.next.value) here"])
+    }
+
+    @Test func aSourceThatCannotTellDoesNotPause() throws {
+        let stage = try Stage()
+        stage.options.announcing = { (_, _, _) throws(TurntableError) in throw TurntableError(.usage, "reading web.key", "it is not there") }
+        #expect(stage.run().source.error?.kind == .usage)
+        #expect(stage.source.pauses == 0 && stage.source.isRunning)
+    }
+
     /// A target that cannot tell is refused while the machine runs at its source.
     @Test func whatCannotBePreparedIsRefusedBeforeThePause() throws {
         let stage = try Stage()

@@ -165,6 +165,9 @@ class Moving(EndpointTest, test_linux.LinuxGuest):
             "--announce", f"127.0.0.1:{PORT}", "--announce", f"{LINES[there][0]}:{PORT}", "--announce-key", self.net.key_path,
             "--announce-site", SITES.index(there)]
 
+    def send_options(self, here, there):
+        return [*self.receive_options(here), "--announce-target", SITES.index(there)]
+
     def taps(self, hosts):
         for host in hosts:
             self.net.ip(host, "tuntap", "add", "tap0", "mode", "tap")

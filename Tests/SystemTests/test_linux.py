@@ -44,10 +44,14 @@ class LinuxGuest(SystemTest):
         """What its receiver is told besides."""
         return ()
 
+    def send_options(self, here, there):
+        """What its sender is told besides."""
+        return ()
+
     def move(self, here, there, hosts, address):
         """Moves it, and gives the report and the machine there."""
         receiver = self.lab.receiver(*self.receive_options(there), "--", *self.command(there), side=there, address=f"{address}:4906", namespace=hosts[1])
-        sender = self.lab.sender(receiver.address, "--streams", "2", "--downtime", "800ms", side=here, namespace=hosts[0])
+        sender = self.lab.sender(receiver.address, "--streams", "2", "--downtime", "800ms", *self.send_options(here, there), side=here, namespace=hosts[0])
         self.assertEqual((sender.wait(60), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
         return sender.wait_event("completed")["report"], self.lab.arrival(side=there)
 
