@@ -33,6 +33,7 @@ let package = Package(
     products: [
         .executable(name: "turntable", targets: ["turntable"]),
         .executable(name: "turntable-orchestrator", targets: ["turntable-orchestrator"]),
+        .executable(name: "turntable-gateway", targets: ["turntable-gateway"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -96,12 +97,16 @@ let package = Package(
                 "CTurntableXen",
             ],
             swiftSettings: strict),
+        library("Endpoint", ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"]),
+        .executableTarget(
+            name: "turntable-gateway", dependencies: ["Endpoint", "Protection", "TurntableCore", "TurntableLinux", argumentParser],
+            swiftSettings: strict),
         library("ControlShim", ["TurntableCore", "TurntableLinux", "MigrationEngine", "CTurntableLinux"]),
         .executableTarget(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta",
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint",
                 argumentParser,
             ],
             swiftSettings: strict),
@@ -151,6 +156,7 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
+        tests("EndpointTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Protection", "Endpoint"]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),
         tests("BlockDeltaTests", ["TestSupport", "TurntableCore", "TurntableLinux", "BlockDelta"]),

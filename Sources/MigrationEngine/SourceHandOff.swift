@@ -10,6 +10,7 @@ extension SourceMigration {
     /// run on.
     func handOff(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> Bool {
         try checkTarget()
+        let announce = try options.announcing(machine.name, session.epoch, false)
         enter(.paused)
         var blackout = SourceBlackout(began: Clock.now)
         do throws(TurntableError) {
@@ -52,6 +53,7 @@ extension SourceMigration {
         blackout.handedOff = Clock.now
         session.blackout = blackout
         say(makeHandoff(session))
+        announce()
         return true
     }
 
@@ -196,6 +198,9 @@ extension SourceMigration {
         state.update { $0.right = .reclaimed }
         try machine.reclaim(session.epoch.next)
         try machine.resume()
+        do throws(TurntableError) { try options.announcing(machine.name, session.epoch.next, true)() } catch {
+            report(.note("the machine runs here again, and the keepers of its address do not hear it: \(error)"))
+        }
         throw TurntableError(.refused, "the target", "\(refusal.reason); the machine runs on here")
     }
 

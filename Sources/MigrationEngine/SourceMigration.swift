@@ -29,6 +29,9 @@ public struct MigrationOptions: Sendable {
     /// Whether a statement (JournalRecord.signedBytes, its signature) is signed by a host that may make it; on a line without
     /// protection nobody signs.
     public var believes: @Sendable (_ statement: [UInt8], _ signature: [UInt8]) -> Bool = { _, _ in true }
+    /// Makes ready to tell the keepers of the machine's address whose it is from then on, which what this gives does: the target's
+    /// once it is handed off, so that packets are there when it runs; this host's (`isHere`) if it was given back.
+    public var announcing: @Sendable (_ machine: String, Epoch, _ isHere: Bool) throws(TurntableError) -> @Sendable () -> Void = { _, _, _ in {} }
     public init() {}
 }
 

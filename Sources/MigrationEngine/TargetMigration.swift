@@ -18,6 +18,9 @@ public struct TargetOptions: Sendable {
     public var resumeWindow = Limits.resumeWindow
     /// Signs a statement for whoever has to believe it later; empty without keys.
     public var sign: @Sendable ([UInt8]) -> [UInt8] = { _ in [] }
+    /// Makes ready, before the machine is paused, to tell the keepers of its address that it is here. What this gives tells them,
+    /// and must wait for nothing.
+    public var announcing: @Sendable (_ machine: String, Epoch) throws(TurntableError) -> @Sendable () -> Void = { _, _ in {} }
     public init() {}
 }
 
@@ -39,6 +42,8 @@ public final class TargetMigration: Sendable {
         var next: TargetAttachment?
         var current: TargetAttachment?
         var isOver = false
+        /// Tells the keepers of the machine's address that it is here.
+        var announce: @Sendable () -> Void = {}
     }
 
     public init(
@@ -122,6 +127,8 @@ public final class TargetMigration: Sendable {
             let machine: any TargetMachine
             if let found { machine = found } else { machine = try host.prepare(offer, resumeWindow: window) }
             made = machine
+            let announce = try options.announcing(offer.machine, offer.epoch)
+            state.update { $0.announce = announce }
             let arrival = try prepare(machine, isFound: found != nil)
             if try opened.history().target(offer.epoch) == .idle {
                 try opened.log(record(.offered, peer: attachment.peer))

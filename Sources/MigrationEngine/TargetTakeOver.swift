@@ -39,6 +39,8 @@ extension TargetMigration {
             throw TurntableError(.refused, "taking \(offer.machine) over", "its epoch was refused here meanwhile")
         }
         state.update { $0.right = .owning }
+        // Packets come here from now on, and wait for the machine if they are faster than its hypervisor.
+        state.read { $0.announce }()
         let crash = try resume(machine)
         let committed = Committed(
             epoch: offer.epoch, waitedForStreams: delivered - handoff.arrived, loadedDeviceState: loaded - delivered,

@@ -69,34 +69,34 @@ public struct HostIdentity: Sendable {
 }
 
 /// Small text files.
-func readText(_ path: String) throws(TurntableError) -> String {
-    let remedy = "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
+func readText(
+    _ path: String,
+    remedy: String = "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
+) throws(TurntableError) -> String {
     guard FileManager.default.fileExists(atPath: path) else {
         throw TurntableError(.usage, "reading \(path)", "it is not there", remedy: remedy)
     }
-    let file = try Descriptor.open(path, .read, what: "opening \(path)")
-    var bytes: [UInt8] = []
-    while true {
-        let piece = try Socket.read(file, atMost: 64 << 10, what: "reading \(path)")
-        if piece.isEmpty { break }
-        bytes += piece
-        guard bytes.count <= Limits.keyFileBytes else {
-            throw TurntableError(.usage, "reading \(path)", "it has over \(ByteCount(Limits.keyFileBytes))")
-        }
-    }
-    guard let text = String(validating: bytes, as: UTF8.self) else { throw TurntableError(.usage, "reading \(path)", "it is not PEM text") }
+    let bytes = try readFile(path, atMost: Limits.keyFileBytes)
+    guard let text = String(validating: bytes, as: UTF8.self) else { throw TurntableError(.usage, "reading \(path)", "it is no text") }
     return text
 }
 
-/// A private key on disk.
-enum PrivateKeyFile {
-    static func read(_ path: String) throws(TurntableError) -> P256.Signing.PrivateKey {
+/// A file that only its owner may read.
+enum SecretFile {
+    static func check(_ path: String) throws(TurntableError) {
         let mode = (try? FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? NSNumber)?.uint16Value
         if let mode, mode & 0o077 != 0 {
             throw TurntableError(
                 .usage, "reading \(path)", "others may read it: its mode is \(String(mode, radix: 8)), the most is 600",
                 remedy: "chmod 600 \(path), and make a new key if somebody may have read it")
         }
+    }
+}
+
+/// A private key on disk.
+enum PrivateKeyFile {
+    static func read(_ path: String) throws(TurntableError) -> P256.Signing.PrivateKey {
+        try SecretFile.check(path)
         do { return try P256.Signing.PrivateKey(pemRepresentation: try readText(path)) } catch let error as TurntableError {
             throw error
         } catch {

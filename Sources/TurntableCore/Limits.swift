@@ -182,4 +182,19 @@ public enum Limits {
     /// Evacuations of one domain that are under way at once, and machines of one that move at once.
     public static let activeEvacuations = 100
     public static let fleetMoves = 16
+
+    /// Sites of one endpoint, endpoints of one gateway, and keepers that an endpoint is announced to.
+    public static let endpointSites = 64
+    public static let endpoints = 4096
+    public static let endpointKeepers = 16
+    /// When a target says that it has a machine, counted from the first time. Nothing is answered, so it says it more than once.
+    public static let announcementTimes = [0.0, 5, 20, 80].map(Nanoseconds.milliseconds)
+    /// A keeper whose site has a machine says so again this often, for those who missed it, and tries again what failed.
+    public static let announcementPulseTime = Nanoseconds.seconds(1)
+    /// Bytes of a gateway's description.
+    public static let gatewayFileBytes = 4 << 20
+    /// The largest IP packet that the tunnel between keepers takes.
+    public static let tunnelPacketBytes = 65_535 - 64
+    /// The kernel answers a change of its routes within this time.
+    public static let netlinkTime = Nanoseconds.seconds(2)
 }

@@ -22,16 +22,7 @@ public final class AppendFile: AppendStore {
 
     public func contents() throws(TurntableError) -> [UInt8] {
         guard unsafe access(path, F_OK) == 0 else { return [] }
-        let file = try Descriptor.open(path, .read, what: "opening \(path)")
-        var bytes: [UInt8] = []
-        while true {
-            let piece = try Socket.read(file, atMost: 64 << 10, what: "reading \(path)")
-            if piece.isEmpty { return bytes }
-            bytes += piece
-            guard bytes.count <= Self.maximumBytes else {
-                throw TurntableError(.unsupported, "reading \(path)", "it has over \(ByteCount(Self.maximumBytes))")
-            }
-        }
+        return try readFile(path, atMost: Self.maximumBytes, kind: .unsupported)
     }
 
     public func append(_ bytes: [UInt8]) throws(TurntableError) {

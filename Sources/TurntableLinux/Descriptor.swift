@@ -59,5 +59,22 @@ private func kind(of number: Int32) -> TurntableError.Kind {
     }
 }
 
+/// All of a file that is small.
+public func readFile(_ path: String, atMost limit: Int, kind: TurntableError.Kind = .usage) throws(TurntableError) -> [UInt8] {
+    let file = try Descriptor.open(path, .read, what: "opening \(path)")
+    var bytes: [UInt8] = []
+    while true {
+        let piece = try Socket.read(file, atMost: 64 << 10, what: "reading \(path)")
+        if piece.isEmpty { return bytes }
+        bytes += piece
+        guard bytes.count <= limit else { throw TurntableError(kind, "reading \(path)", "it has over \(ByteCount(limit))") }
+    }
+}
+
 /// Removes a file or socket if it is there.
 public func removeFile(_ path: String) { unsafe unlink(path) }
+
+/// Numbers of errors that a caller may expect.
+public enum Errno {
+    public static let exists = EEXIST
+}

@@ -248,10 +248,24 @@ public func addressBytes(_ text: String) -> [UInt8]? {
 }
 
 /// One answer of getaddrinfo, copied out of its list.
-private struct ResolvedAddress {
+struct ResolvedAddress: Sendable {
     var storage: sockaddr_storage
     var length: socklen_t
     var family: sa_family_t { storage.ss_family }
+
+    init(storage: sockaddr_storage, length: socklen_t) {
+        self.storage = storage
+        self.length = length
+    }
+
+    /// As the kernel fills it in.
+    init(_ storage: sockaddr_storage) {
+        let isV6 = storage.ss_family == sa_family_t(AF_INET6)
+        self.init(storage: storage, length: socklen_t(isV6 ? MemoryLayout<sockaddr_in6>.size : MemoryLayout<sockaddr_in>.size))
+    }
+
+    /// What tells two of them apart.
+    var bytes: [UInt8] { unsafe withUnsafeBytes(of: storage) { unsafe Array($0.prefix(Int(length))) } }
 
     func withPointer<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
         unsafe withUnsafePointer(to: storage) { storage in
@@ -260,7 +274,7 @@ private struct ResolvedAddress {
     }
 }
 
-private func resolve(_ address: Address, passive: Bool, what: String) throws(TurntableError) -> [ResolvedAddress] {
+func resolve(_ address: Address, passive: Bool, what: String) throws(TurntableError) -> [ResolvedAddress] {
     var hints = unsafe addrinfo()
     unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
     unsafe hints.ai_flags = passive ? AI_PASSIVE : 0

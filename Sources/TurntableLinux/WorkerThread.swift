@@ -43,6 +43,12 @@ public final class WorkerThread: @unchecked Sendable {
     }
 }
 
+/// Has the calling thread run before others that want to, as far as this process may.
+public func raiseThreadPriority() {
+    // Of the thread, not of the process, whatever POSIX says: setpriority(2), NOTES.
+    setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, -20)
+}
+
 /// A gate on which threads wait for a change of state that a lock protects.
 @safe public final class Monitor<State>: @unchecked Sendable {
     // Unsafe: pthread objects must not move, hence heap cells owned by this object. The state has one too, so that no access

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Endpoint
 import Foundation
 import Hypervisors
 import MigrationEngine
@@ -25,6 +26,8 @@ struct ReceiveCommand: ParsableCommand {
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
               turntable receive --listen 10.5.0.2 --transport rdma --fallback tcp --allow-path /srv/images
               turntable receive --once --qmp /run/turntable/web/qmp.sock
+              turntable receive --allow-path /srv/images --announce 127.0.0.1 --announce anchor.example --announce-site 1 \\
+                  --announce-key /etc/turntable/web.key
             """)
 
     @Option(
@@ -55,6 +58,7 @@ struct ReceiveCommand: ParsableCommand {
     )
     var resumeWindow = TimeOption(Limits.resumeWindow)
     @OptionGroup var carrier: TransportOptions
+    @OptionGroup var announcement: AnnouncementOptions
     @OptionGroup var disks: ReceivedDisks
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var runDirectory: RunDirectoryOption
@@ -77,6 +81,11 @@ struct ReceiveCommand: ParsableCommand {
             var options = TargetOptions()
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
+            let announcer = try announcement.announcer()
+            if let (announcer, site) = announcer {
+                options.announcing = { (machine, epoch) throws(TurntableError) in try announcer.prepare(machine, epoch, at: site) }
+            }
+            defer { announcer?.0.finish() }
             let reception = Reception(
                 host: try QEMUHost(
                     origin(), directory: runDirectory.directory, disks: disks.disks(stateDirectory.sinkJournals),

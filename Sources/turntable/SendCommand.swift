@@ -1,5 +1,6 @@
 import ArgumentParser
 import ControlShim
+import Endpoint
 import Foundation
 import Hypervisors
 import MigrationEngine
@@ -25,6 +26,8 @@ struct SendCommand: ParsableCommand {
               turntable send web target.example --disk all --keep-memory
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
               turntable send web 10.5.0.2 --transport rdma --fallback tcp
+              turntable send web 10.5.0.2 --announce 127.0.0.1 --announce anchor.example --announce-site 0 --announce-target 1 \\
+                  --announce-key /etc/turntable/web.key
               turntable send web 10.5.0.2:4906 --protection none      (a line of your own, and the target says so too)
             """)
 
@@ -64,7 +67,12 @@ struct SendCommand: ParsableCommand {
             When the machine has left, keep what its memory held in the state directory: at its return `receive --recycle` has only what differs \
             sent. Takes as much of the disk as it used memory.
             """) var keepsMemory = false
+    @Option(
+        name: .customLong("announce-target"),
+        help: ArgumentHelp("With --announce: which of the endpoint's sites the target is; its traffic goes there from the hand-off on.", valueName: "n"))
+    var targetSite: UInt16?
     @Flag(help: "Print one JSON object a line.") var json = false
+    @OptionGroup var announcement: AnnouncementOptions
     @OptionGroup var carrier: TransportOptions
     @OptionGroup var disks: SentDisks
     @OptionGroup var protection: ProtectionOptions
@@ -106,6 +114,8 @@ struct SendCommand: ParsableCommand {
             options.peer = "\(address)"
             let security = try protection.security()
             options.believes = security.believes(from: peer ?? address.host)
+            let announcer = try announcer(for: &options)
+            defer { announcer?.finish() }
 
             let printer = EventPrinter(json: json)
             // Before anything is asked of its monitor, which has one user at a time.
@@ -135,6 +145,16 @@ struct SendCommand: ParsableCommand {
             try checkMemory(report)
             if keepsMemory { keepMemory(of: source, printer) }
         }
+    }
+
+    /// Who tells the keepers of the machine's address; nil if nobody is to be told.
+    private func announcer(for options: inout MigrationOptions) throws(TurntableError) -> Announcer? {
+        guard let (announcer, here) = try announcement.announcer() else { return nil }
+        guard let targetSite else { throw TurntableError(.usage, "announcing machines", "--announce-target is missing") }
+        options.announcing = { (machine, epoch, isHere) throws(TurntableError) in
+            try announcer.prepare(machine, epoch, at: isHere ? here : targetSite)
+        }
+        return announcer
     }
 
     /// The machine has left: what goes wrong here is no failure of its migration.

@@ -21,6 +21,8 @@ final class Stage: @unchecked Sendable {
     /// What becomes of a message that an end receives; it may take its time.
     var toSource: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
     var toTarget: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
+    /// What is made ready at the target to tell the keepers of the machine's address.
+    var announcing = TargetOptions().announcing
     /// Called after the source has sent a message.
     var afterSource: @Sendable (ControlMessage, Stage) -> Void = { _, _ in }
 
@@ -79,6 +81,7 @@ final class Stage: @unchecked Sendable {
     func receive() -> Background<Void> {
         var options = TargetOptions()
         options.waits = self.options.waits
+        options.announcing = announcing
         options.resumeWindow = self.options.resumeWindow
         targetOutcome.update { $0 = nil }
         let reception = Reception(

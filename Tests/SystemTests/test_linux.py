@@ -12,6 +12,9 @@ GUEST, PORT = "10.9.0.10", 7007
 
 
 class LinuxGuest(SystemTest):
+    # What the guest's kernel is told of its network.
+    ip = f"tt.ip={GUEST}/24"
+
     def network(self):
         """Two hosts with a long line between them, each with a bridge for the guest, and a client beside both."""
         hosts = self.lab.lightpath(rate="1gbit", delay="20ms")
@@ -35,12 +38,20 @@ class LinuxGuest(SystemTest):
             "-serial", f"file:{machine.console}", "-qmp", f"unix:{machine.monitor_path},server=on,wait=off",
             "-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=net,mac=52:54:00:09:00:10",
             "-kernel", str(lab.GUESTS / "vmlinux"), "-initrd", str(lab.GUESTS / "demo.cpio"),
-            "-append", f"console=ttyS0 quiet panic=-1 tt.ip={GUEST}/24 tt.dirty=10 tt.set=16 tt.gap=30"]
+            "-append", f"console=ttyS0 quiet panic=-1 {self.ip} tt.dirty=10 tt.set=16 tt.gap=30"]
+
+    def receive_options(self, there):
+        """What its receiver is told besides."""
+        return ()
+
+    def send_options(self, here, there):
+        """What its sender is told besides."""
+        return ()
 
     def move(self, here, there, hosts, address):
         """Moves it, and gives the report and the machine there."""
-        receiver = self.lab.receiver("--", *self.command(there), side=there, address=f"{address}:4906", namespace=hosts[1])
-        sender = self.lab.sender(receiver.address, "--streams", "2", "--downtime", "800ms", side=here, namespace=hosts[0])
+        receiver = self.lab.receiver(*self.receive_options(there), "--", *self.command(there), side=there, address=f"{address}:4906", namespace=hosts[1])
+        sender = self.lab.sender(receiver.address, "--streams", "2", "--downtime", "800ms", *self.send_options(here, there), side=here, namespace=hosts[0])
         self.assertEqual((sender.wait(60), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
         return sender.wait_event("completed")["report"], self.lab.arrival(side=there)
 

@@ -1,4 +1,6 @@
 """The wire format, written down a second time, so that a peer can be wrong on purpose. Sources/WireFormat is the original."""
+import hashlib
+import hmac
 import json
 import socket
 import struct
@@ -138,3 +140,9 @@ class Server:
         self.listener.close()
         for connection in self.connections:
             connection.close()
+
+
+def announcement(machine, key, epoch, site, magic=b"TTARRIVE", version=1):
+    """What a target says when it has a machine: Sources/WireFormat/Announcement.swift."""
+    said = magic + struct.pack("<HHI", version, site, 0) + hashlib.sha256(machine.encode()).digest() + struct.pack("<Qq", epoch, 0)
+    return said + hmac.new(key, said, hashlib.sha256).digest()

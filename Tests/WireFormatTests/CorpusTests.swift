@@ -24,6 +24,19 @@ struct CorpusTests {
         #expect(read >= 4)
     }
 
+    @Test func announcementsAndTunnels() throws {
+        var announcements = 0, packets = 0
+        for (name, bytes) in try corpus("Announcement") {
+            if let (announcement, mac) = try? Announcement.decode(bytes) {
+                announcements += 1
+                #expect(announcement.signedBytes + mac == bytes, "\(name)")
+            }
+            guard TunnelHeader.read(bytes, at: 0, count: bytes.count) != nil else { continue }
+            if IPAddress.ends(of: bytes, at: TunnelHeader.bytes, count: bytes.count - TunnelHeader.bytes) != nil { packets += 1 }
+        }
+        #expect(announcements == 2 && packets == 3)
+    }
+
     @Test func controlMessages() throws {
         var kinds: Set<UInt16> = []
         for (name, bytes) in try corpus("Control") {

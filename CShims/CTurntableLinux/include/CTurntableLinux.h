@@ -4,6 +4,7 @@
 #define CTURNTABLELINUX_H
 #include "tt_digest.h"
 #include "tt_memory.h"
+#include "tt_network.h"
 #include "tt_process.h"
 #include "tt_socket.h"
 #include "tt_substitute.h"
