@@ -49,6 +49,9 @@ public struct HostIdentity: Sendable {
         self.key = key
     }
 
+    /// Names its key: what a token for this host is bound to.
+    public var keyDigest: [UInt8] { KeyDigest.of(chain[0]) }
+
     /// The names in its certificate.
     public var names: CertificateNames { CertificateNames(chain[0]) }
 
@@ -68,9 +71,17 @@ public struct HostIdentity: Sendable {
     }
 }
 
+/// Names a certificate's key.
+public enum KeyDigest {
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    public static func of(_ certificate: Certificate) -> [UInt8] { Array(SHA256.hash(data: certificate.publicKey.subjectPublicKeyInfoBytes)) }
+}
+
+private let hostKeysRemedy =
+    "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
+
 /// Small text files.
-func readText(_ path: String) throws(TurntableError) -> String {
-    let remedy = "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
+func readText(_ path: String, remedy: String = hostKeysRemedy) throws(TurntableError) -> String {
     guard FileManager.default.fileExists(atPath: path) else {
         throw TurntableError(.usage, "reading \(path)", "it is not there", remedy: remedy)
     }
@@ -91,17 +102,21 @@ func readText(_ path: String) throws(TurntableError) -> String {
 /// A private key on disk.
 enum PrivateKeyFile {
     static func read(_ path: String) throws(TurntableError) -> P256.Signing.PrivateKey {
+        let text = try readSecret(path)
+        do { return try P256.Signing.PrivateKey(pemRepresentation: text) } catch {
+            throw TurntableError(.usage, "reading \(path)", "it is no P-256 private key in PEM")
+        }
+    }
+
+    /// What nobody but its owner may read.
+    static func readSecret(_ path: String, remedy: String = hostKeysRemedy) throws(TurntableError) -> String {
         let mode = (try? FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? NSNumber)?.uint16Value
         if let mode, mode & 0o077 != 0 {
             throw TurntableError(
                 .usage, "reading \(path)", "others may read it: its mode is \(String(mode, radix: 8)), the most is 600",
                 remedy: "chmod 600 \(path), and make a new key if somebody may have read it")
         }
-        do { return try P256.Signing.PrivateKey(pemRepresentation: try readText(path)) } catch let error as TurntableError {
-            throw error
-        } catch {
-            throw TurntableError(.usage, "reading \(path)", "it is no P-256 private key in PEM")
-        }
+        return try readText(path, remedy: remedy)
     }
 
     /// Writes a key that is not there yet.
