@@ -2,6 +2,7 @@ import ArgumentParser
 import ControlShim
 import Foundation
 import Hypervisors
+import MigrationEngine
 import TurntableCore
 
 struct StatusCommand: ParsableCommand {
@@ -12,6 +13,7 @@ struct StatusCommand: ParsableCommand {
     @Argument(help: "One machine. Default: all.") var machine: String?
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var runDirectory: RunDirectoryOption
+    @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
         try reportingErrors(json: json) {
@@ -21,18 +23,20 @@ struct StatusCommand: ParsableCommand {
         }
     }
 
-    private func show(_ record: MachineRecord) {
+    private func show(_ record: MachineRecord) throws(TurntableError) {
         let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
         let state =
             if !record.isAlive { "dead" } else if migration != nil { "migrating" } else if runDirectory.directory.isInterrupted(record) {
                 "interrupted"
             } else if record.isIncoming { "incoming" } else { "here" }
         if json {
+            let history = try stateDirectory.directory.history(of: record.name)
+            let next = history.nextOffer(at: record.epoch, isInterrupted: state == "interrupted")
             let command = try? QEMUCommandLine(record.arguments)
             print(
                 jsonLine([
                     "machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)),
-                    "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? ""),
+                    "epoch": .number(Double(record.epoch.value)), "nextEpoch": .number(Double(next.value)), "migration": .text(migration ?? ""),
                     "memoryBytes": .number(Double(command?.memory.value ?? 0)), "processors": .number(Double(command?.processors ?? 0)),
                 ]))
         } else {

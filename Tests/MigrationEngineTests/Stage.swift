@@ -21,6 +21,8 @@ final class Stage: @unchecked Sendable {
     /// What becomes of a message that an end receives; it may take its time.
     var toSource: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
     var toTarget: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
+    /// Whether the target takes an offer, and how many bytes of it.
+    var admit = TargetOptions().admit
     /// Called after the source has sent a message.
     var afterSource: @Sendable (ControlMessage, Stage) -> Void = { _, _ in }
 
@@ -80,6 +82,7 @@ final class Stage: @unchecked Sendable {
         var options = TargetOptions()
         options.waits = self.options.waits
         options.resumeWindow = self.options.resumeWindow
+        options.admit = admit
         targetOutcome.update { $0 = nil }
         let reception = Reception(
             host: host, journals: targetJournals(), options: options, once: false,
@@ -173,6 +176,7 @@ final class StagedReceiver: FrameReceiver {
 final class StagedChannel: ControlChannel {
     var attachment: AttachmentID { inner.attachment }
     var peerName: String { inner.peerName }
+    var peerKey: [UInt8] { inner.peerKey }
     private let inner: any ControlChannel
     private let sending: @Sendable (ControlMessage) -> [ControlMessage]
     private let receiving: @Sendable (ControlMessage) -> [ControlMessage]
