@@ -21,7 +21,7 @@ struct ControlCommand: AsyncParsableCommand {
             """,
         subcommands: [
             StatusQuestion.self, SitesQuestion.self, SiteOrder.self, LinesQuestion.self, LineOrder.self, VMsQuestion.self, MigrationsQuestion.self,
-            MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self,
+            MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self, PolicyCommand.self,
         ])
 }
 
@@ -94,7 +94,7 @@ struct SitesQuestion: AsyncParsableCommand {
             "/v1/sites",
             [
                 ("SITE", ["name"]), ("AGENT", ["agent"]), ("REACHABLE", ["isReachable"]), ("MEMORY FREE", ["state", "memoryFreeBytes"]),
-                ("PROCESSORS FREE", ["state", "processorsFree"]),
+                ("PROCESSORS FREE", ["state", "processorsFree"]), ("TOKENS OF", ["state", "trusts"]),
             ])
     }
 }

@@ -58,7 +58,8 @@ struct MigrationsAPI: Sendable {
     @Sendable func create(_ request: Request, _ context: Context) async throws -> Response {
         var wanted = try await request.json(MigrationRequest.self)
         try Admission.check(wanted)
-        try api.demandOperator(context, "moving \(wanted.vm)")
+        // A policy knows more about it, once it is known where the machine is.
+        if api.authority.policy == nil { try api.demandOperator(context, "moving \(wanted.vm)") }
         wanted.id = wanted.id ?? UUID().uuidString.lowercased()
         while true {
             if let answer = try await admit(wanted, context.peer) { return answer }
@@ -76,10 +77,14 @@ struct MigrationsAPI: Sendable {
         }
         guard var vm: Stored<VMRecord> = try await store.load(Key.vm(request.vm)) else { throw Problem.notFound("machine \(request.vm)") }
         guard let site = try await store.read(Key.site(request.target)) else { throw Problem.notFound("site \(request.target)") }
+        let question = Policy.Question(peer, request.vm, vm.record, to: request.target, at: max(request.startAt ?? .distantPast, .now))
+        if case .denied(let why) = api.authority.decide(question) {
+            throw Problem(.forbidden, "forbidden", "moving \(request.vm)", why, remedy: "see `turntable ctl policy check`")
+        }
         guard try await store.list("active/", after: nil, atMost: Limits.activeMigrations).count < Limits.activeMigrations else {
             throw Problem(.serviceUnavailable, "busy", "moving \(request.vm)", "\(Limits.activeMigrations) migrations are under way", remedy: "ask again later")
         }
-        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .hold)
+        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .authorise)
         record.note("\(peer) asked to move \(request.vm) to \(request.target)")
         // The site stays as long as a migration to it is under way.
         var conditions: [Condition] = [.absent(Key.migration(id)), .unchanged(site.key, site.revision)]
@@ -102,7 +107,8 @@ struct MigrationsAPI: Sendable {
     // MARK: - Cancelling one
 
     @Sendable func cancel(_ request: Request, _ context: Context) async throws -> Response {
-        try api.demandOperator(context, "cancelling a migration")
+        let isOwn = (try? await load(context))?.record.requestedBy == context.peer
+        if !isOwn { try api.demandOperator(context, "cancelling a migration") }
         while true {
             var migration = try await load(context)
             guard !migration.record.state.isOver else {
