@@ -102,7 +102,7 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Capability",
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Capability", crypto,
                 argumentParser,
             ],
             swiftSettings: strict),

@@ -73,8 +73,14 @@ public struct HostIdentity: Sendable {
 
 /// Names a certificate's key.
 public enum KeyDigest {
-    /// SHA-256 of its SubjectPublicKeyInfo.
-    public static func of(_ certificate: Certificate) -> [UInt8] { Array(SHA256.hash(data: certificate.publicKey.subjectPublicKeyInfoBytes)) }
+    public static func ofCertificate(in file: String) throws(TurntableError) -> [UInt8] { of(try HostIdentity.certificates(file)[0]) }
+
+    /// SHA-256 of its SubjectPublicKeyInfo in DER, algorithm and all.
+    public static func of(_ certificate: Certificate) -> [UInt8] {
+        var serializer = DER.Serializer()
+        do { try serializer.serialize(certificate.publicKey) } catch { preconditionFailure("a key that was read cannot be written: \(error)") }
+        return Array(SHA256.hash(data: serializer.serializedBytes))
+    }
 }
 
 private let hostKeysRemedy =

@@ -9,9 +9,10 @@ import WireFormat
 /// A token in a file, as orchestrators issue them: base64.
 enum TokenFile {
     static func read(_ path: String) throws(TurntableError) -> Capability {
-        guard let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? NSNumber)?.intValue, size <= Limits.keyFileBytes,
-            let text = try? String(contentsOfFile: path, encoding: .utf8)
-        else { throw TurntableError(.usage, "reading \(path)", "it is not there, or is no small text file") }
+        guard let file = FileHandle(forReadingAtPath: path), let bytes = try? file.read(upToCount: Limits.keyFileBytes) else {
+            throw TurntableError(.usage, "reading \(path)", "it is not there, or is empty")
+        }
+        let text = String(decoding: bytes, as: UTF8.self)
         do { return try Capability(text: text) } catch { throw error.error("reading \(path)") }
     }
 }

@@ -115,6 +115,31 @@ class InBand(SystemTest):
         used = list((lab.Path(f"{self.lab.run_directory('target')}-state") / "tokens").iterdir())
         self.assertEqual([path.read_text().split()[2:4] for path in used], [["used", "session"]])
 
+    def test_by_our_own_hand(self):
+        """Issued, narrowed and shown by the commands; what would widen it is not made."""
+        def token(name, *arguments, code=0):
+            program = self.lab.turntable("token", *arguments)
+            self.assertEqual(program.wait(), code, program.transcript())
+            if code == 0 and arguments[0] != "show":
+                tokens.write(self.lab.directory / name, program.output[0])
+            return "\n".join(program.output + program.errors)
+
+        own, other, wide, narrow = (self.lab.directory / name for name in ("lab", "other", "wide", "narrow"))
+        holder = ("--holder", lab.keys() / "source/host.pem")
+        details = ("--domain", "lab", "--domain-key", own / "domain.key", "--machine", "m", "--epoch", self.lab.status()["nextEpoch"], "--source", "source.test",
+            "--target", "target.test")
+        token("nobody's", "issue", *details, code=2)
+        token("wide", "issue", *details, "--bytes", "1G", "--valid", "10min", "--delegate", other / "domain.pem")
+        self.assertIn("for a delegate", token("", "show", wide, "--trust-domain", f"lab={own}/domain.pem", code=3))
+        self.assertIn("widens", token("", "narrow", wide, "--domain-key", other / "domain.key", *holder, "--bytes", "2G", code=3))
+        token("narrow", "narrow", wide, "--domain-key", other / "domain.key", *holder, "--bytes", "500M")
+        self.assertIn("valid now", token("", "show", narrow, "--trust-domain", f"lab={own}/domain.pem"))
+        self.assertIn("not trusted", token("", "show", narrow, "--trust-domain", f"other={other}/domain.pem", code=3))
+        receiver = self.receiver()
+        sender = self.lab.sender(receiver.address, "--token", narrow)
+        self.assertEqual((sender.wait(), receiver.wait()), (0, 0), sender.transcript() + receiver.transcript())
+        self.lab.arrival().wait_text(r"sweep.*corrupt=0")
+
     def test_what_cannot_be_asked_for(self):
         self.assert_error(self.lab.turntable("receive", "--listen", "127.0.0.1:0", "--run-dir", self.lab.run_directory("target"), "--require-token"), 2, "belong together")
         trust = ("--require-token", "--trust-domain", f"lab={self.lab.directory}/lab/domain.pem")
