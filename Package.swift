@@ -83,6 +83,7 @@ let package = Package(
         library(
             "TransportVerbs",
             ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
+        library("Capability", ["TurntableCore", "TurntableLinux", "Protection", crypto]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         .target(
@@ -106,14 +107,14 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint",
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", crypto,
                 argumentParser,
             ],
             swiftSettings: strict),
         library(
             "Orchestration",
             [
-                "TurntableCore", "TurntableLinux", "Protection",
+                "TurntableCore", "TurntableLinux", "Protection", "Capability",
                 .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTLS", package: "hummingbird"), .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
@@ -148,11 +149,12 @@ let package = Package(
         tests("WireFormatTests", ["TestSupport", "TurntableCore", "WireFormat"]),
         tests("HypervisorsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "Hypervisors"]),
         tests("XenAdapterTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "XenAdapter"]),
+        tests("CapabilityTests", ["TestSupport", "TurntableCore", "Protection", "Capability", crypto]),
         tests("ProtectionTests", ["TestSupport", "TurntableCore", "WireFormat", "Protection", crypto]),
         tests(
             "OrchestrationTests",
             [
-                "TestSupport", "TurntableCore", "TurntableLinux", "Orchestration", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                "TestSupport", "TurntableCore", "TurntableLinux", "Orchestration", "Capability", crypto, .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),

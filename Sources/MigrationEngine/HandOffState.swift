@@ -57,6 +57,12 @@ public struct HandOffHistory: Sendable {
         return epochs.max() ?? Epoch(0)
     }
 
+    /// The epoch that the next offer of the machine takes, which is at `epoch` itself.
+    /// - Parameter isInterrupted: a sender was killed, and the next one takes up what it began.
+    public func nextOffer(at epoch: Epoch, isInterrupted: Bool) -> Epoch {
+        isInterrupted && source(highestEpoch) == .offering ? highestEpoch : max(epoch, highestEpoch).next
+    }
+
     /// The record by which the machine is another host's, or may be; nil if it is this one's or nobody's.
     public var elsewhere: JournalRecord? {
         var found: JournalRecord?

@@ -116,8 +116,12 @@ public final class Reception: Sendable {
     }
 
     private func take(_ offer: Offer, _ attachment: TargetAttachment) throws(TurntableError) {
+        let budget: ByteCount?
+        do { budget = try options.admit(offer, attachment.control.peerName, attachment.control.peerKey) } catch {
+            throw turnAway(offer, attachment, error.description)
+        }
         while true {
-            switch place(for: offer, attachment) {
+            switch place(for: offer, budget, attachment) {
             case .none(let reason): throw turnAway(offer, attachment, reason)
             case .held(let older):
                 guard older.cancel("the machine is offered anew, under epoch \(offer.epoch.value)") else {
@@ -145,7 +149,7 @@ public final class Reception: Sendable {
         return TurntableError(.refused, "the offer of \(offer.machine)", reason)
     }
 
-    private func place(for offer: Offer, _ attachment: TargetAttachment) -> Place {
+    private func place(for offer: Offer, _ budget: ByteCount?, _ attachment: TargetAttachment) -> Place {
         state.update { state in
             if let session = state.sessions[offer.session] {
                 return session.isSame(offer, from: attachment.control.peerName) ? .known(session) : .none("it is not the offer of its session")
@@ -158,7 +162,7 @@ public final class Reception: Sendable {
                 return .none("this receiver is busy")
             }
             let session = TargetMigration(
-                offer, from: attachment.control.peerName, host: host, journals: journals, options: options, report: reports.event)
+                offer, from: attachment.control.peerName, byteBudget: budget, host: host, journals: journals, options: options, report: reports.event)
             state.sessions[offer.session] = session
             return .new(session)
         }

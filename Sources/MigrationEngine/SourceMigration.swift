@@ -25,6 +25,8 @@ public struct MigrationOptions: Sendable {
     public var verification = Verification.after
     /// The target as the journal names it.
     public var peer = ""
+    /// Permission for the move, for a target that demands it.
+    public var token: [UInt8] = []
     public var waits = MigrationWaits()
     /// Whether a statement (JournalRecord.signedBytes, its signature) is signed by a host that may make it; on a line without
     /// protection nobody signs.

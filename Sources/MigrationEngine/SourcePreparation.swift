@@ -97,7 +97,7 @@ extension SourceMigration {
             regions: machine.pages.regions.map { .init(name: $0.name, bytes: UInt64($0.pages.bytes.value)) },
             populations: populations, disks: machine.disks.map { .init(name: $0.name, bytes: UInt64($0.size.value)) },
             verification: options.verification, resumeWindow: options.resumeWindow, isHandedOff: session.isHandedOff,
-            description: machine.description)
+            description: machine.description, token: options.token)
     }
 
     /// The target's answer to the offer; nil if it says that it runs the machine, which was handed off before.

@@ -108,7 +108,7 @@ extension SourceMigration {
                 "it was handed to another host under epoch \(elsewhere.epoch.value); what is here are its remains",
                 remedy: "see `turntable resolve \(machine.name)`")
         }
-        let epoch = max(machine.epoch, history.highestEpoch).next
+        let epoch = history.nextOffer(at: machine.epoch, isInterrupted: false)
         // Marks begin to be logged before the first page is noted to be sent.
         let dirtyLog: any DirtyLog
         do { dirtyLog = try machine.startDirtyLog(streams: options.streams, isContinued: false) } catch {

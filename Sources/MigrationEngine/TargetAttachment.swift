@@ -1,9 +1,24 @@
 // One control stream with its data streams at a target: what they deliver goes to the session's Arrival, and ends with them.
 
+internal import Synchronization
 public import Transport
 public import TurntableCore
 internal import TurntableLinux
 internal import WireFormat
+
+/// How many bytes of pages, blocks and device state may come in a session, over all its attachments.
+final class ByteBudget: Sendable {
+    private let most: ByteCount
+    private let used = Atomic(0)
+
+    init(_ most: ByteCount) { self.most = most }
+
+    /// An error from the frame on that exceeds it.
+    func take(_ bytes: Int) -> TurntableError? {
+        guard used.add(bytes, ordering: .relaxed).newValue > most.value else { return nil }
+        return TurntableError(.refused, "receiving", "more has come than the \(most) that its token grants", remedy: "ask for a larger budget")
+    }
+}
 
 /// What came over one connection of a source, until the line is cut.
 public final class TargetAttachment: Sendable {
@@ -16,6 +31,7 @@ public final class TargetAttachment: Sendable {
         var threads: [WorkerThread] = []
         /// Set when the machine is prepared: streams may deliver.
         var arrival: Arrival?
+        var budget: ByteBudget?
         var streams = Limits.streams
         var failure: TurntableError?
         /// The source came back over another line: nothing more comes over this one.
@@ -58,9 +74,10 @@ public final class TargetAttachment: Sendable {
     }
 
     /// Lets the streams deliver, and reads the control stream.
-    func begin(_ offer: Offer, _ arrival: Arrival, stall: Nanoseconds) throws(TurntableError) {
+    func begin(_ offer: Offer, _ arrival: Arrival, _ budget: ByteBudget?, stall: Nanoseconds) throws(TurntableError) {
         let excess = state.update { state in
             state.streams = Int(offer.streams)
+            state.budget = budget
             state.arrival = arrival
             return state.receivers.keys.contains { $0 >= state.streams }
         }
@@ -110,6 +127,7 @@ public final class TargetAttachment: Sendable {
             arrival = state.wait(atMost: Limits.pollTime) { $0.arrival }
         }
         guard let arrival else { return }
+        let budget = state.read { $0.budget }
         let sink = StreamArrival(arrival, stream: stream) { [self] failure in
             state.update { $0.frames += 1 }
             if let failure { fail(failure) }
@@ -125,6 +143,8 @@ public final class TargetAttachment: Sendable {
                     continue
                 }
                 lastHeard = Clock.now
+                // What exceeds it never counts as arrived, so the machine is not taken over.
+                if let error = budget?.take(header.payloadBytes) { return fail(error) }
                 sink.finish(header)
                 state.update { $0.frames += 1 }
             }

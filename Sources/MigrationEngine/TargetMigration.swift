@@ -16,6 +16,10 @@ public struct TargetOptions: Sendable {
     public var waits = MigrationWaits()
     /// The longest it keeps what it has of a machine whose line is cut; the source may ask for less.
     public var resumeWindow = Limits.resumeWindow
+    /// Asked of each offer before anything is done about it: throws if it may not be, or gives how many bytes may come, if that is bounded.
+    public var admit: @Sendable (_ offer: Offer, _ peerName: String, _ peerKey: [UInt8]) throws(TurntableError) -> ByteCount? = {
+        (_, _, _) throws(TurntableError) in nil
+    }
     /// Signs a statement for whoever has to believe it later; empty without keys.
     public var sign: @Sendable ([UInt8]) -> [UInt8] = { _ in [] }
     /// Makes ready, before the machine is paused, to tell the keepers of its address that it is here. What this gives tells them,
@@ -28,6 +32,7 @@ public final class TargetMigration: Sendable {
     public let offer: Offer
     /// The source as its certificate names it: nobody else goes on with its session.
     let sourceName: String
+    let budget: ByteBudget?
     let host: any TargetHost
     let journals: Journals
     let options: TargetOptions
@@ -47,11 +52,13 @@ public final class TargetMigration: Sendable {
     }
 
     public init(
-        _ offer: Offer, from sourceName: String = "", host: any TargetHost, journals: Journals, options: TargetOptions = TargetOptions(),
+        _ offer: Offer, from sourceName: String = "", byteBudget: ByteCount? = nil, host: any TargetHost, journals: Journals,
+        options: TargetOptions = TargetOptions(),
         report: @escaping @Sendable (MigrationEvent) -> Void
     ) {
         self.offer = offer
         self.sourceName = sourceName
+        budget = byteBudget.map { ByteBudget($0) }
         self.host = host
         self.journals = journals
         self.options = options
@@ -226,7 +233,7 @@ public final class TargetMigration: Sendable {
     private func receive(
         _ attachment: TargetAttachment, _ machine: any TargetMachine, _ arrival: Arrival, _ received: [UInt64]
     ) throws(TurntableError) -> (Handoff, arrived: Nanoseconds) {
-        try attachment.begin(offer, arrival, stall: options.waits.stall)
+        try attachment.begin(offer, arrival, budget, stall: options.waits.stall)
         let contents = received.isEmpty ? machine.contents : []
         try attachment.control.send(.offered(Offered(epoch: offer.epoch, host: journals.host, received: received, contents: contents)))
         enter(.copying)

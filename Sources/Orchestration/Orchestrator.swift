@@ -1,6 +1,8 @@
 // What the commands of `turntable-orchestrator` start.
 
 internal import AsyncHTTPClient
+internal import Capability
+public import Crypto
 internal import Foundation
 public import Logging
 internal import NIOCore
@@ -16,14 +18,23 @@ public struct Orchestrator: Sendable {
     /// A path, or etcd://host:port[,host:port…]; etcds:// with TLS.
     public var store: String
     public var operators: Set<String>
+    /// A file that says who may have what moved (Policy.swift).
+    public var policy: String?
+    /// What the domain signs tokens with.
+    public var domainKey: Curve25519.Signing.PrivateKey?
     public var log: Logger
 
-    public init(identity: HostIdentity, address: Address, domain: String, store: String, operators: Set<String>, log: Logger) {
+    public init(
+        identity: HostIdentity, address: Address, domain: String, store: String, operators: Set<String>, policy: String?,
+        domainKey: Curve25519.Signing.PrivateKey?, log: Logger
+    ) {
         self.identity = identity
         self.address = address
         self.domain = domain
         self.store = store
         self.operators = operators
+        self.policy = policy
+        self.domainKey = domainKey
         self.log = log
     }
 
@@ -33,11 +44,13 @@ public struct Orchestrator: Sendable {
         let store = try await openStore(client)
         // Two of one name are told apart.
         let name = "\(identity.names) \(UUID().uuidString.prefix(8).lowercased())"
-        let api = OrchestratorAPI(store: store, domain: domain, name: name, operators: operators)
+        let policy = try policy.map { (path) throws(TurntableError) in try Policy(file: path) }
+        let authority = Authority(domain: domain, operators: operators, policy: policy, key: domainKey)
+        let api = OrchestratorAPI(store: store, name: name, authority: authority)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 await Mastership(store: store, name: name, log: log).run { term in
-                    await Master(store: store, client: client, domain: domain, operators: operators, term: term, log: log).run()
+                    await Master(store: store, client: client, domain: domain, authority: authority, term: term, log: log).run()
                 }
             }
             group.addTask { try await Server(address: address, identity: identity, log: log).run(api.routes()) { listening($0) } }
@@ -68,6 +81,10 @@ public struct SiteService: Sendable {
     public var processors: Int
     public var receiveAddress: String
     public var receiveOptions: [String]
+    /// The domains whose tokens are demanded, NAME=FILE each; none demands none.
+    public var trustedDomains: [String]
+    /// What this host remembers of tokens, as its receivers do.
+    public var tokenDirectory: String
     public var directory: String
     /// The engine's program.
     public var turntable: String
@@ -77,7 +94,8 @@ public struct SiteService: Sendable {
 
     public init(
         identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, receiveAddress: String,
-        receiveOptions: [String], directory: String, turntable: String, environment: [String: String], log: Logger
+        receiveOptions: [String], trustedDomains: [String], tokenDirectory: String, directory: String, turntable: String,
+        environment: [String: String], log: Logger
     ) {
         self.identity = identity
         self.address = address
@@ -86,17 +104,26 @@ public struct SiteService: Sendable {
         self.processors = processors
         self.receiveAddress = receiveAddress
         self.receiveOptions = receiveOptions
+        self.trustedDomains = trustedDomains
+        self.tokenDirectory = tokenDirectory
         self.directory = directory
         self.turntable = turntable
         self.environment = environment
         self.log = log
     }
 
+    private func gate() throws(TurntableError) -> TokenGate? {
+        guard !trustedDomains.isEmpty else { return nil }
+        return TokenGate(domains: try TrustedDomains(options: trustedDomains), ledger: try TokenLedger(directory: tokenDirectory)) {
+            Int(Date.now.timeIntervalSince1970)
+        }
+    }
+
     public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
         let agent = try SiteAgent(
             options: SiteOptions(
-                host: "\(identity.names)", memoryBytes: memory.value, processors: processors, receiveAddress: receiveAddress,
-                receiveOptions: receiveOptions, directory: directory),
+                host: "\(identity.names)", key: identity.keyDigest, gate: try gate(), memoryBytes: memory.value, processors: processors,
+                receiveAddress: receiveAddress, receiveOptions: receiveOptions, directory: directory),
             programs: TurntablePrograms(path: turntable, environment: environment), log: log)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {

@@ -22,8 +22,7 @@ public struct EndpointKey: Sendable {
 
     public init(file path: String) throws(TurntableError) {
         let remedy = "make one with `turntable-gateway key`"
-        try SecretFile.check(path)
-        let digits = Array(try readText(path, remedy: remedy).utf8.filter { $0 > UInt8(ascii: " ") })
+        let digits = Array(try PrivateKeyFile.readSecret(path, remedy: remedy).utf8.filter { $0 > UInt8(ascii: " ") })
         let bytes = stride(from: 0, to: digits.count, by: 2).map { UInt8(String(decoding: digits[$0..<min($0 + 2, digits.count)], as: UTF8.self), radix: 16) }
         guard digits.count == 2 * Self.bytes, !bytes.contains(nil) else {
             throw TurntableError(

@@ -49,6 +49,9 @@ public struct HostIdentity: Sendable {
         self.key = key
     }
 
+    /// Names its key: what a token for this host is bound to.
+    public var keyDigest: [UInt8] { KeyDigest.of(chain[0]) }
+
     /// The names in its certificate.
     public var names: CertificateNames { CertificateNames(chain[0]) }
 
@@ -68,11 +71,23 @@ public struct HostIdentity: Sendable {
     }
 }
 
+/// Names a certificate's key.
+public enum KeyDigest {
+    public static func ofCertificate(in file: String) throws(TurntableError) -> [UInt8] { of(try HostIdentity.certificates(file)[0]) }
+
+    /// SHA-256 of its SubjectPublicKeyInfo in DER, algorithm and all.
+    public static func of(_ certificate: Certificate) -> [UInt8] {
+        var serializer = DER.Serializer()
+        do { try serializer.serialize(certificate.publicKey) } catch { preconditionFailure("a key that was read cannot be written: \(error)") }
+        return Array(SHA256.hash(data: serializer.serializedBytes))
+    }
+}
+
+private let hostKeysRemedy =
+    "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
+
 /// Small text files.
-func readText(
-    _ path: String,
-    remedy: String = "make keys with `turntable keys`, say where they are with --keys, or ask both ends for --protection none on a line of your own"
-) throws(TurntableError) -> String {
+func readText(_ path: String, remedy: String = hostKeysRemedy) throws(TurntableError) -> String {
     guard FileManager.default.fileExists(atPath: path) else {
         throw TurntableError(.usage, "reading \(path)", "it is not there", remedy: remedy)
     }
@@ -81,27 +96,24 @@ func readText(
     return text
 }
 
-/// A file that only its owner may read.
-enum SecretFile {
-    static func check(_ path: String) throws(TurntableError) {
+/// A private key on disk.
+enum PrivateKeyFile {
+    static func read(_ path: String) throws(TurntableError) -> P256.Signing.PrivateKey {
+        let text = try readSecret(path)
+        do { return try P256.Signing.PrivateKey(pemRepresentation: text) } catch {
+            throw TurntableError(.usage, "reading \(path)", "it is no P-256 private key in PEM")
+        }
+    }
+
+    /// What nobody but its owner may read.
+    static func readSecret(_ path: String, remedy: String = hostKeysRemedy) throws(TurntableError) -> String {
         let mode = (try? FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? NSNumber)?.uint16Value
         if let mode, mode & 0o077 != 0 {
             throw TurntableError(
                 .usage, "reading \(path)", "others may read it: its mode is \(String(mode, radix: 8)), the most is 600",
                 remedy: "chmod 600 \(path), and make a new key if somebody may have read it")
         }
-    }
-}
-
-/// A private key on disk.
-enum PrivateKeyFile {
-    static func read(_ path: String) throws(TurntableError) -> P256.Signing.PrivateKey {
-        try SecretFile.check(path)
-        do { return try P256.Signing.PrivateKey(pemRepresentation: try readText(path)) } catch let error as TurntableError {
-            throw error
-        } catch {
-            throw TurntableError(.usage, "reading \(path)", "it is no P-256 private key in PEM")
-        }
+        return try readText(path, remedy: remedy)
     }
 
     /// Writes a key that is not there yet.

@@ -112,7 +112,7 @@ public enum KeyMaker {
         try writeNew(text, to: path, mode: 0o644)
     }
 
-    private static func makeDirectory(_ path: String) throws(TurntableError) {
+    static func makeDirectory(_ path: String) throws(TurntableError) {
         do {
             try FileManager.default.createDirectory(
                 atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: NSNumber(value: 0o700)])

@@ -88,6 +88,7 @@ final class WatchedControl: ControlChannel, @unchecked Sendable {
     private let process: SimulatedProcess
     var attachment: AttachmentID { inner.attachment }
     var peerName: String { inner.peerName }
+    var peerKey: [UInt8] { inner.peerKey }
 
     init(_ inner: LoopbackControl, _ process: SimulatedProcess) { (self.inner, self.process) = (inner, process) }
 

@@ -97,6 +97,8 @@ public protocol ControlChannel: AnyObject, Sendable {
     var attachment: AttachmentID { get }
     /// Who is at the other end, as its certificate says; empty on a line without protection.
     var peerName: String { get }
+    /// SHA-256 of the SubjectPublicKeyInfo of that certificate; empty on a line without protection.
+    var peerKey: [UInt8] { get }
     func send(_ message: ControlMessage) throws(TurntableError)
     /// The next message, or nil if none came within `limit`.
     func receive(within limit: Nanoseconds) throws(TurntableError) -> ControlMessage?

@@ -12,6 +12,7 @@ package final class LoopbackControl: ControlChannel {
     private let named: Monitor<AttachmentID>
     package var attachment: AttachmentID { named.read { $0 } }
     package var peerName: String { "" }
+    package var peerKey: [UInt8] { [] }
 
     package init(_ connection: any ByteConnection, attachment: AttachmentID = .none) {
         self.connection = connection

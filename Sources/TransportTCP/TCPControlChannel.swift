@@ -15,6 +15,7 @@ public final class TCPControlChannel: ControlChannel {
     public var attachment: AttachmentID { named.read { $0 } }
 
     public var peerName: String { "" }
+    public var peerKey: [UInt8] { [] }
 
     init(socket: consuming Descriptor, attachment: AttachmentID = .none) {
         self.socket = socket

@@ -21,6 +21,7 @@ public final class TLSControlChannel: ControlChannel {
     /// The other end's certificate, and what it is called in it.
     let peerCertificate: Certificate
     public let peerName: String
+    public var peerKey: [UInt8] { KeyDigest.of(peerCertificate) }
 
     public var attachment: AttachmentID { named.read { $0 } }
 

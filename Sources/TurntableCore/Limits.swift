@@ -41,6 +41,15 @@ public enum Limits {
     public static let keyFileBytes = 256 << 10
     /// Bytes of a host's name in its certificate.
     public static let hostNameBytes = 64
+    /// Links of a token, and its bytes.
+    public static let tokenLinks = 8
+    public static let tokenBytes = 8 << 10
+    /// Bytes of a domain's policy.
+    public static let policyBytes = 256 << 10
+    /// A token that an orchestrator issues is valid for this long; hosts' clocks may differ by a little.
+    public static let tokenTime = Nanoseconds.seconds(24 * 3600)
+    public static let tokenClockDifference = Nanoseconds.seconds(60)
+
     /// Control messages from a peer that nobody has read yet, at most; then the connection is not read.
     public static let unreadControlBytes = 4 << 20
 

@@ -57,10 +57,13 @@ public struct Offer: Equatable, Sendable, MessageBody {
     public var isHandedOff: Bool
     /// The adapter's description of the machine; opaque here.
     public var description: [UInt8]
+    /// Permission for the move (Capability), which the target may demand; opaque here, empty if there is none.
+    public var token: [UInt8]
 
     public init(
         session: SessionID, epoch: Epoch, machine: String, streams: UInt16, regions: [Region], populations: [Population],
-        disks: [Disk] = [], verification: Verification = .off, resumeWindow: Nanoseconds = .zero, isHandedOff: Bool = false, description: [UInt8]
+        disks: [Disk] = [], verification: Verification = .off, resumeWindow: Nanoseconds = .zero, isHandedOff: Bool = false, description: [UInt8],
+        token: [UInt8] = []
     ) {
         self.session = session
         self.epoch = epoch
@@ -73,6 +76,7 @@ public struct Offer: Equatable, Sendable, MessageBody {
         self.resumeWindow = resumeWindow
         self.isHandedOff = isHandedOff
         self.description = description
+        self.token = token
     }
 
     func write(to writer: inout MessageWriter) {
@@ -100,6 +104,7 @@ public struct Offer: Equatable, Sendable, MessageBody {
         writer.append(resumeWindow.value)
         writer.append(flag: isHandedOff)
         writer.append(bytes: description)
+        writer.append(bytes: token)
     }
 
     init(from reader: inout MessageReader) throws(WireError) {
@@ -118,6 +123,7 @@ public struct Offer: Equatable, Sendable, MessageBody {
         resumeWindow = Nanoseconds(try reader.read())
         isHandedOff = try reader.readFlag()
         description = try reader.readBytes(atMost: Limits.descriptionBytes)
+        token = try reader.readBytes(atMost: Limits.tokenBytes)
     }
 
     private static func readRegions(from reader: inout MessageReader) throws(WireError) -> [Region] {

@@ -23,6 +23,7 @@ struct ControlCommand: AsyncParsableCommand {
         subcommands: [
             StatusQuestion.self, SitesQuestion.self, SiteOrder.self, LinesQuestion.self, LineOrder.self, VMsQuestion.self, MigrationsQuestion.self,
             MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self, EvacuateOrder.self, EvacuationsQuestion.self,
+            PolicyCommand.self,
         ])
 }
 
@@ -95,7 +96,7 @@ struct SitesQuestion: AsyncParsableCommand {
             "/v1/sites",
             [
                 ("SITE", ["name"]), ("AGENT", ["agent"]), ("REACHABLE", ["isReachable"]), ("MEMORY FREE", ["state", "memoryFreeBytes"]),
-                ("PROCESSORS FREE", ["state", "processorsFree"]),
+                ("PROCESSORS FREE", ["state", "processorsFree"]), ("TOKENS OF", ["state", "trusts"]),
             ])
     }
 }

@@ -64,6 +64,11 @@ struct ServeCommand: AsyncParsableCommand {
         name: .customLong("operator"),
         help: ArgumentHelp("Who may change anything, as the certificate names them; repeatable. Others only look.", valueName: "host"))
     var operators: [String] = []
+    @Option(help: ArgumentHelp("Who may have which machine moved (docs/tokens.md). Default: operators, any.", valueName: "file")) var policy: String?
+    @Option(
+        name: .customLong("domain-key"),
+        help: ArgumentHelp("The domain's key, as `turntable keys domain` makes it: migrations get tokens, which sites may demand.", valueName: "file"))
+    var domainKey: String?
     @Flag(help: "Print one JSON object when requests are taken.") var json = false
     @OptionGroup var keys: KeysOption
 
@@ -75,7 +80,7 @@ struct ServeCommand: AsyncParsableCommand {
             try MachineName.check(domain)
             let orchestrator = Orchestrator(
                 identity: try keys.identity(), address: address, domain: domain, store: store, operators: Set(operators.map { $0.lowercased() }),
-                log: makeLog("orchestrator"))
+                policy: policy, domainKey: try domainKey.map { (path) throws(TurntableError) in try DomainKey.read(path) }, log: makeLog("orchestrator"))
             try await orchestrator.run { [json] port in sayListening(address.host, port, json) }
         }
     }
@@ -105,6 +110,12 @@ struct AgentCommand: AsyncParsableCommand {
         help: ArgumentHelp("A directory that machines' descriptions may name paths under; repeatable.", valueName: "directory"))
     var allowPaths: [String] = []
     @Option(
+        name: .customLong("trust-domain"),
+        help: ArgumentHelp(
+            "Hold, receive and move only with a token of this domain, whose public key is in the file; repeatable. Default: orchestrators need none.",
+            valueName: "name=file"))
+    var trustedDomains: [String] = []
+    @Option(
         name: .customLong("state-dir"),
         help: ArgumentHelp("Where journals and the agent's own state are; also $TURNTABLE_STATE_DIR.", valueName: "directory"))
     var stateDirectory: String = environmentValue("TURNTABLE_STATE_DIR") ?? "/var/lib/turntable"
@@ -126,8 +137,11 @@ struct AgentCommand: AsyncParsableCommand {
             let environment = ["TURNTABLE_KEYS": keys.path, "TURNTABLE_RUN_DIR": runDirectory, "TURNTABLE_STATE_DIR": stateDirectory]
             let site = SiteService(
                 identity: try keys.identity(), address: address, orchestrators: Set(orchestrators.map { $0.lowercased() }), memory: memory,
-                processors: processors, receiveAddress: receive, receiveOptions: allowPaths.flatMap { ["--allow-path", $0] },
-                directory: "\(stateDirectory)/agent", turntable: turntable ?? sibling("turntable"), environment: environment, log: makeLog("agent"))
+                processors: processors, receiveAddress: receive,
+                receiveOptions: allowPaths.flatMap { ["--allow-path", $0] } + trustedDomains.flatMap { ["--trust-domain", $0] }
+                    + (trustedDomains.isEmpty ? [] : ["--require-token"]),
+                trustedDomains: trustedDomains, tokenDirectory: "\(stateDirectory)/tokens", directory: "\(stateDirectory)/agent",
+                turntable: turntable ?? sibling("turntable"), environment: environment, log: makeLog("agent"))
             try await site.run { [json] port in sayListening(address.host, port, json) }
         }
     }

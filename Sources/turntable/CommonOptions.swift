@@ -28,6 +28,8 @@ struct StateDirectoryOption: ParsableArguments {
 
     var directory: StateDirectory { StateDirectory(path) }
     func journals() throws(TurntableError) -> Journals { try directory.journals() }
+    /// What this host remembers of tokens.
+    var tokenDirectory: String { "\(path)/tokens" }
     var sinkJournals: SinkJournals { SinkJournals(directory: "\(path)/disks") }
     var keptMemory: KeptMemory { KeptMemory(directory: "\(path)/memory") }
 }

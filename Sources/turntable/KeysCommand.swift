@@ -17,8 +17,9 @@ struct KeysCommand: ParsableCommand {
               turntable keys authority --in ./authority
               turntable keys host alpha.example --authority ./authority --in ./alpha --address 10.5.0.1
               turntable keys show --keys ./alpha
+              turntable keys domain --in ./domain
             """,
-        subcommands: [Authority.self, Host.self, Show.self])
+        subcommands: [Authority.self, Host.self, Domain.self, Show.self])
 
     struct Authority: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Make an authority: authority.key, which stays here, and authority.pem.")
@@ -50,6 +51,19 @@ struct KeysCommand: ParsableCommand {
             try reportingErrors {
                 try KeyMaker.makeHost(named: name, addresses: addresses, authority: authority, in: `in`, days: days)
                 print("\(`in`): \(HostIdentity.keyFile), \(HostIdentity.chainFile) and \(HostIdentity.authorityFile) of \(name)")
+            }
+        }
+    }
+
+    struct Domain: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a domain's key, which signs tokens: domain.key, for its orchestrators, and domain.pem.")
+        @Option(help: ArgumentHelp("Where to put its files.", valueName: "directory")) var `in`: String
+
+        func run() throws {
+            try reportingErrors {
+                try DomainKey.make(in: `in`)
+                print("\(`in`)/\(DomainKey.keyFile): its orchestrators' alone; \(`in`)/\(DomainKey.publicKeyFile): every host that trusts it gets a copy")
             }
         }
     }

@@ -25,6 +25,7 @@ struct ReceiveCommand: ParsableCommand {
               turntable receive --allow-path /srv/images --disk virtio0=/dev/vg/web --recycle
               turntable receive --once --listen 10.5.0.2:4906 -- qemu-system-x86_64 -m 2G -drive file=/dev/vg/web,format=raw
               turntable receive --listen 10.5.0.2 --transport rdma --fallback tcp --allow-path /srv/images
+              turntable receive --allow-path /srv/images --require-token --trust-domain home=/etc/turntable/home.pem
               turntable receive --once --qmp /run/turntable/web/qmp.sock
               turntable receive --allow-path /srv/images --announce 127.0.0.1 --announce anchor.example --announce-site 1 \\
                   --announce-key /etc/turntable/web.key
@@ -57,6 +58,7 @@ struct ReceiveCommand: ParsableCommand {
         help: ArgumentHelp("How long to keep what has come of a machine whose line is cut; the source may ask for less.", valueName: "time")
     )
     var resumeWindow = TimeOption(Limits.resumeWindow)
+    @OptionGroup var tokens: TokenOptions
     @OptionGroup var carrier: TransportOptions
     @OptionGroup var announcement: AnnouncementOptions
     @OptionGroup var disks: ReceivedDisks
@@ -81,6 +83,7 @@ struct ReceiveCommand: ParsableCommand {
             var options = TargetOptions()
             options.resumeWindow = resumeWindow.value
             options.sign = security.sign
+            if let admit = try tokens.admission(security, stateDirectory) { options.admit = admit }
             let announcer = try announcement.announcer()
             if let (announcer, site) = announcer {
                 options.announcing = { (machine, epoch) throws(TurntableError) in try announcer.prepare(machine, epoch, at: site) }

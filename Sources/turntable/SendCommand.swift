@@ -1,4 +1,5 @@
 import ArgumentParser
+import Capability
 import ControlShim
 import Endpoint
 import Foundation
@@ -61,6 +62,7 @@ struct SendCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
     var peer: String?
+    @Option(help: ArgumentHelp("A token that permits the move, for a target that demands one.", valueName: "file")) var token: String?
     @Flag(
         name: .customLong("keep-memory"),
         help: """
@@ -113,6 +115,7 @@ struct SendCommand: ParsableCommand {
             options.verification = try verification()
             options.peer = "\(address)"
             let security = try protection.security()
+            if let token { options.token = try TokenFile.read(token).encoded }
             options.believes = security.believes(from: peer ?? address.host)
             let announcer = try announcer(for: &options)
             defer { announcer?.finish() }

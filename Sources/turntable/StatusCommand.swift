@@ -2,6 +2,7 @@ import ArgumentParser
 import ControlShim
 import Foundation
 import Hypervisors
+import MigrationEngine
 import TurntableCore
 import TurntableLinux
 
@@ -14,6 +15,7 @@ struct StatusCommand: ParsableCommand {
     @Flag(help: "Print one JSON object a line.") var json = false
     @Flag(help: "Say how much of its memory each machine writes, as QEMU estimates it in a second; it cannot be moved meanwhile.") var dirtyRate = false
     @OptionGroup var runDirectory: RunDirectoryOption
+    @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
         try reportingErrors(json: json) {
@@ -38,17 +40,19 @@ struct StatusCommand: ParsableCommand {
         return rates.read { $0 }
     }
 
-    private func show(_ record: MachineRecord, _ rate: ByteCount?) {
+    private func show(_ record: MachineRecord, _ rate: ByteCount?) throws(TurntableError) {
         let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
         let state =
             if !record.isAlive { "dead" } else if migration != nil { "migrating" } else if runDirectory.directory.isInterrupted(record) {
                 "interrupted"
             } else if record.isIncoming { "incoming" } else { "here" }
         if json {
+            let history = try stateDirectory.directory.history(of: record.name)
+            let next = history.nextOffer(at: record.epoch, isInterrupted: state == "interrupted")
             let command = try? QEMUCommandLine(record.arguments)
             var members: [String: EventValue] = [
                 "machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)),
-                "epoch": .number(Double(record.epoch.value)), "migration": .text(migration ?? ""),
+                "epoch": .number(Double(record.epoch.value)), "nextEpoch": .number(Double(next.value)), "migration": .text(migration ?? ""),
                 "memoryBytes": .number(Double(command?.memory.value ?? 0)), "processors": .number(Double(command?.processors ?? 0)),
             ]
             if let rate { members["dirtyBytesPerSecond"] = .number(Double(rate.value)) }

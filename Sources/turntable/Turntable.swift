@@ -29,7 +29,7 @@ struct Turntable: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, JournalCommand.self,
-            ResolveCommand.self, FenceCommand.self, DiskCommand.self, GarbageCommand.self, KeysCommand.self, DoctorCommand.self,
+            ResolveCommand.self, FenceCommand.self, DiskCommand.self, GarbageCommand.self, KeysCommand.self, TokenCommand.self, DoctorCommand.self,
             DemoCommand.self, CtlCommand.self, AnnounceCommand.self,
         ])
 

@@ -40,6 +40,34 @@ internal import WireFormat
         #expect(received?.error?.kind == .cancelled && received?.error?.why.contains("budget") == true, "\(received as Any)")
     }
 
+    /// Nothing is done about an offer before it is admitted, and what it shows is what is asked about.
+    @Test func anOfferThatIsNotAdmittedCostsTheTargetNothing() throws {
+        let stage = try Stage()
+        stage.options.token = [1, 2, 3]
+        stage.admit = { (offer, _, _) throws(TurntableError) in
+            throw TurntableError(.refused, "taking \(offer.machine)", "its token is \(offer.token)")
+        }
+        let serving = stage.receive()
+        let error = try #require(stage.send().error)
+        #expect(error.kind == .refused && error.why.contains("its token is [1, 2, 3]"), "\(error)")
+        stage.reception.interrupt()
+        _ = serving.outcome()
+        stage.source.end()
+        #expect(stage.host.machine == nil && stage.source.pauses == 0)
+        #expect(try stage.targetJournals().open(stage.source.name).history().records.isEmpty)
+        expectUnharmed(stage)
+    }
+
+    @Test(arguments: [1 << 20, 64 << 10]) func noMoreBytesComeThanAreGranted(_ bytes: Int) throws {
+        let stage = try Stage()
+        stage.admit = { (_, _, _) throws(TurntableError) in ByteCount(bytes) }
+        let (sent, received) = stage.run()
+        let error = try #require(sent.error)
+        #expect(error.kind == .refused && error.why.contains("more has come than the \(ByteCount(bytes))"), "\(error)")
+        #expect(received?.error?.kind == .refused)
+        expectUnharmed(stage)
+    }
+
     @Test func aGuestThatWritesFasterThanTheLineIsRefused() throws {
         let stage = try Stage(writes: 200, rate: BitRate(bitsPerSecond: 200e6))
         stage.options.budget = .milliseconds(50)

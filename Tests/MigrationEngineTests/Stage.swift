@@ -23,6 +23,8 @@ final class Stage: @unchecked Sendable {
     var toTarget: @Sendable (ControlMessage) -> [ControlMessage] = { [$0] }
     /// What is made ready at the target to tell the keepers of the machine's address.
     var announcing = TargetOptions().announcing
+    /// Whether the target takes an offer, and how many bytes of it.
+    var admit = TargetOptions().admit
     /// Called after the source has sent a message.
     var afterSource: @Sendable (ControlMessage, Stage) -> Void = { _, _ in }
 
@@ -83,6 +85,7 @@ final class Stage: @unchecked Sendable {
         options.waits = self.options.waits
         options.announcing = announcing
         options.resumeWindow = self.options.resumeWindow
+        options.admit = admit
         targetOutcome.update { $0 = nil }
         let reception = Reception(
             host: host, journals: targetJournals(), options: options, once: false,
@@ -176,6 +179,7 @@ final class StagedReceiver: FrameReceiver {
 final class StagedChannel: ControlChannel {
     var attachment: AttachmentID { inner.attachment }
     var peerName: String { inner.peerName }
+    var peerKey: [UInt8] { inner.peerKey }
     private let inner: any ControlChannel
     private let sending: @Sendable (ControlMessage) -> [ControlMessage]
     private let receiving: @Sendable (ControlMessage) -> [ControlMessage]

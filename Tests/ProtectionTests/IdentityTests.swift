@@ -1,3 +1,4 @@
+internal import Crypto
 internal import Foundation
 internal import Protection
 internal import TestSupport
@@ -30,6 +31,13 @@ struct IdentityTests {
             for name in ["alpha.example", "ALPHA.example", "10.5.0.1", "fe80:0:0::1"] { #expect(names.include(name), "\(name)") }
             for name in ["beta.example", "example", "10.5.0.2", "", "*.example"] { #expect(!names.include(name), "\(name)") }
         }
+    }
+
+    /// As anybody else computes it: over the key with its algorithm.
+    @Test func aKeyIsNamedByItsDigest() throws {
+        let identity = try Identities.shared.alpha
+        #expect(identity.keyDigest == Array(SHA256.hash(data: identity.key.publicKey.derRepresentation)))
+        #expect(try identity.keyDigest != Identities.shared.beta.keyDigest)
     }
 
     @Test(arguments: [0o640, 0o604, 0o644]) func aKeyThatOthersMayReadIsRefused(mode: Int) throws {

@@ -107,23 +107,23 @@ class Stage(lab.Lab):
     def keys(self, host):
         return lab.keys() / host
 
-    def agent(self, side, memory=MEMORY, processors=8):
+    def agent(self, side, memory=MEMORY, processors=8, options=()):
         run_directory = self.run_directory(side)
         run_directory.mkdir(exist_ok=True)
         port = self.agents[side].port if side in self.agents else 0
         program = self.start(
             ORCHESTRATOR, "agent", "--json", "--listen", f"127.0.0.1:{port}", "--receive", "127.0.0.1", "--orchestrator", "third.test", "--memory", memory,
             "--processors", processors, "--allow-path", lab.GUESTS, "--allow-path", self.directory, "--turntable", lab.TURNTABLE, "--run-dir", run_directory,
-            "--state-dir", f"{run_directory}-state")
+            "--state-dir", f"{run_directory}-state", *options)
         program.port = int(program.wait_event("listening")["address"].rsplit(":", 1)[1])
         self.agents[side] = program
         return program
 
-    def orchestrator(self, name="one", store=None, operators=("third.test",), environment=None):
+    def orchestrator(self, name="one", store=None, operators=("third.test",), options=(), environment=None):
         port = self.orchestrators[name].port if name in self.orchestrators else 0
         program = self.start(
             ORCHESTRATOR, "serve", "--json", "--listen", f"127.0.0.1:{port}", "--store", store or self.directory / "orchestrator.sqlite", "--domain", "lab",
-            *(word for who in operators for word in ("--operator", who)), "--keys", self.keys("third"), environment={"TURNTABLE_LOG": "info", **(environment or {})})
+            *(word for who in operators for word in ("--operator", who)), *options, "--keys", self.keys("third"), environment={"TURNTABLE_LOG": "info", **(environment or {})})
         program.port = int(program.wait_event("listening")["address"].rsplit(":", 1)[1])
         program.api = API(f"https://127.0.0.1:{program.port}", self.keys("third"))
         self.orchestrators[name] = program

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lab
+import tokens
 from case import SystemTest
 from orchestra import API, Etcd, Stage, identifier
 
@@ -174,6 +175,133 @@ class Moving(OrchestratorTest):
         self.assert_one_at("target")
 
 
+class Granted(OrchestratorTest):
+    """Sites that demand tokens, and a domain with a policy."""
+
+    def trusting(self, key="domain", **details):
+        """Both sites trust the domain's key; the orchestrator signs with `key`."""
+        for name in ("domain", "other"):
+            self.assertEqual(self.lab.turntable("keys", "domain", "--in", self.lab.directory / name).wait(), 0)
+        for side in ("source", "target"):
+            self.lab.agent(side, options=("--trust-domain", f"lab={self.lab.directory}/domain/domain.pem"))
+        options = ("--domain-key", self.lab.directory / key / "domain.key") if key else ()
+        self.lab.orchestrator(options=(*options, *details.pop("options", ())))
+        self.lab.sites()
+        self.machine = self.start_machine(**details)
+        self.lab.wait_vm("source")
+
+    def remembered(self, side):
+        return [path.read_text().splitlines()[1:] for path in sorted(Path(f"{self.lab.run_directory(side)}-state/tokens").iterdir())]
+
+    def test_there_and_back(self):
+        self.trusting()
+        self.assertIn('["lab"]', self.lab_sites())
+        there = self.lab.wait_migration(self.lab.migrate(downtimeMilliseconds=500)["id"])
+        self.assertEqual(there["state"], "completed", there)
+        self.assertTrue(any("; token " in event["text"] for event in there["events"]), there["events"])
+        self.assert_one_at("target")
+        self.machine.run_directory = self.lab.run_directory("target")
+        back = self.lab.wait_migration(self.lab.migrate("source", downtimeMilliseconds=500)["id"])
+        self.assertEqual(back["state"], "completed", back)
+        self.assert_one_at("source")
+        # Both sites know each token, in what it was used for and that it is void; the session is the receiver's word.
+        for side, other in (("source", back), ("target", there)):
+            for lines in self.remembered(side):
+                self.assertIn(lines[0], [f"used migration {each['id']}" for each in (there, back)])
+                self.assertEqual(lines[-1], "revoked")
+            self.assertEqual([lines[0] for lines in self.remembered(side) if any(line.startswith("used session") for line in lines)], [f"used migration {other['id']}"])
+
+    def lab_sites(self):
+        asked = self.lab.ctl("sites")
+        self.assertEqual(asked.wait(), 0, asked.transcript())
+        return "\n".join(asked.output)
+
+    def refused(self, key, words):
+        self.trusting(key)
+        end = self.lab.wait_migration(self.lab.migrate()["id"])
+        self.assertEqual((end["state"], end["step"], end["problem"]["type"]), ("failed", "hold", "urn:turntable:problem:refused"), end)
+        self.assertIn(words, end["problem"]["detail"])
+        self.assert_one_at("source")
+
+    def test_without_a_key_no_site_moves_anything(self):
+        self.refused(None, "none is shown")
+
+    def test_another_key_is_no_key_of_the_domain(self):
+        self.refused("other", "the signature of link 1")
+
+    def test_cancelling_revokes(self):
+        self.trusting(append=SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
+        name = self.lab.migrate()["id"]
+        self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
+        self.assertEqual(self.lab.ctl("cancel", name).wait(), 0)
+        self.assertEqual(self.lab.wait_migration(name)["state"], "cancelled")
+        self.assert_one_at("source")
+        for side in ("source", "target"):
+            self.assertEqual([lines[-1] for lines in self.remembered(side)], ["revoked"], side)
+        # The next one has a token of its own, under an epoch of its own.
+        end = self.lab.wait_migration(self.lab.migrate()["id"])
+        self.assertEqual(end["state"], "completed", end)
+        self.assert_one_at("target")
+
+    def test_an_agent_takes_a_token_for_one_migration(self):
+        """Asked as an orchestrator asks, with tokens of other tools than ours."""
+        self.trusting()
+        agent = API(f"https://127.0.0.1:{self.lab.agents['target'].port}", self.lab.keys("third"))
+        key = self.lab.directory / "domain/domain.key"
+        holder = tokens.key_digest(self.lab.keys("source") / "host.pem")
+
+        def hold(name, token, machine="x", source="source.test"):
+            body = {"machine": machine, "memoryBytes": 1 << 20, "processors": 1, "sourceHost": source, **({"token": token} if token else {})}
+            return agent.ask("PUT", f"/v1/slots/{name}", body, headers={"turntable-term": "lab 1000"})
+
+        def token(**other):
+            return tokens.token(tokens.link(tokens.claims(holder, machine=other.pop("machine", "x"), **other), key))
+
+        first, good = identifier(), token()
+        now = int(time.time())
+        for bad, words in (
+                (None, "none is shown"), ("nonsense!", "no token"), (token(not_after=now - 5), "valid until"), (token(issuer="other"), "not trusted"),
+                (token(machine="y"), "machine y"), (token(target="third.test"), "target third.test"), (token(source="third.test"), "from third.test")):
+            answer = hold(first, bad)
+            self.assertEqual(answer.status, 409, words)
+            self.assertIn(words, answer.json["detail"])
+        self.assertEqual([hold(first, good).status for _ in range(2)], [200, 200])
+        replayed = hold(identifier(), good)
+        self.assertEqual(replayed.status, 409)
+        self.assertIn(f"used already, for migration {first}", replayed.json["detail"])
+        self.assertEqual(agent.ask("DELETE", f"/v1/slots/{first}", headers={"turntable-term": "lab 1000"}).status, 200)
+        self.assertIn("was revoked", hold(first, good).json["detail"])
+        # Also for an agent that was started again.
+        self.lab.kill(self.lab.agents["target"])
+        self.lab.agent("target", options=("--trust-domain", f"lab={self.lab.directory}/domain/domain.pem"))
+        self.assertIn("was revoked", hold(identifier(), good).json["detail"])
+
+    def test_a_policy_decides_and_explains(self):
+        policy = self.lab.directory / "policy"
+        policy.write_text("allow source.test move m to target up-to 1G via west\nallow third.test move nothing\n")
+        self.trusting(options=("--policy", policy))
+        port = self.lab.orchestrators["one"].port
+        asked = self.lab.ctl("policy", "check", "m", "target", "--as", "source.test")
+        self.assertEqual((asked.wait(), asked.output[0][:31]), (0, "allowed: line 1 of the policy a"), asked.transcript())
+        asked = self.lab.ctl("policy", "check", "m", "target")
+        self.assertEqual(asked.wait(), 3, asked.transcript())
+        self.assertIn("none is about third.test moving m", asked.output[0])
+        # An operator of the domain needs a rule as anybody does.
+        self.assertIn("none is about third.test moving m", self.lab.migrate(expect=403)["detail"])
+        source = API(f"https://127.0.0.1:{port}", self.lab.keys("source"))
+        self.assertEqual(source.ask("POST", "/v1/policy/check", {"vm": "m", "target": "target", "who": "third.test"}).status, 403)
+        # The line that the rule names is not there; then it is.
+        end = self.lab.wait_migration(self.lab.migrate(api=source)["id"])
+        self.assertEqual((end["state"], end["step"]), ("failed", "reserve"), end)
+        self.assertIn("west", end["problem"]["detail"])
+        for line in ("east", "west"):
+            self.lab.api.ask("PUT", f"/v1/lines/{line}", {"ends": ["source", "target"], "bitsPerSecond": 1e9 if line == "west" else 2e9})
+        end = self.lab.wait_migration(self.lab.migrate(api=source)["id"])
+        self.assertEqual((end["state"], end["links"]["line"]), ("completed", "/v1/lines/west"), end)
+        self.assert_one_at("target")
+
+
 class Killed(OrchestratorTest):
     """kill -9 of each process, at each step."""
 
@@ -182,7 +310,7 @@ class Killed(OrchestratorTest):
         self.begin()
         self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 1e9})
         here, there = "source", "target"
-        for instant in ('"step":"authorise"', '"step":"reserve"', '"step":"move"', '"receiver":"', '"step":"settle"', '"state":"completed"'):
+        for instant in ('"step":"hold"', '"step":"reserve"', '"step":"move"', '"receiver":"', '"step":"settle"', '"state":"completed"'):
             with self.subTest(instant):
                 self.freeze_and_kill(instant, there)
                 end = self.lab.wait_migration(self.name)

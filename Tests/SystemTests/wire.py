@@ -9,7 +9,7 @@ import threading
 from lab import WAIT_SECONDS
 
 MAGIC = b"TURNTBL\n"
-VERSION = 2
+VERSION = 3
 WELCOME, OFFER, OFFERED, REFUSED, PING, PONG, HANDOFF, COMMITTED, ABORT, DIGESTS, VERIFIED, QUERY, RESOLUTION = range(1, 14)
 PAGES = 1
 CONTROL, DATA = 0, 1
@@ -30,13 +30,13 @@ def text(value):
     return struct.pack("<I", len(data)) + data
 
 
-def offer(arguments, regions, machine="m", streams=1, epoch=2):
+def offer(arguments, regions, machine="m", streams=1, epoch=2, token=b""):
     body = SESSION + struct.pack("<Q", epoch) + text(machine) + struct.pack("<HI", streams, len(regions))
     for name, size in regions:
         body += text(name) + struct.pack("<Q", size)
     # No populations, no disks, no comparison, no resume window, not handed off.
     body += struct.pack("<IIBqB", 0, 0, 0, 0, 0)
-    return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True, "disks": []})))
+    return message(OFFER, body + text(json.dumps({"hypervisor": "qemu", "arguments": arguments, "isRunning": True, "disks": []})) + text(token))
 
 
 def offered(epoch=2, regions=1):

@@ -43,6 +43,7 @@ struct TidyTests {
         "WireFormat": ["TurntableCore"],
         "Transport": ["TurntableCore", "TurntableLinux", "WireFormat"],
         "Protection": ["TurntableCore", "TurntableLinux", "WireFormat", "CTurntableCipher"],
+        "Capability": ["TurntableCore", "TurntableLinux", "Protection"],
         "TransportTCP": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection", "CTurntableLinux"],
         "TransportVerbs": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "CTurntableVerbs"],
         "BlockDelta": ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"],
@@ -60,12 +61,12 @@ struct TidyTests {
         "Endpoint": ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"],
         "turntable-gateway": ["TurntableCore", "TurntableLinux", "Protection", "Endpoint"],
         // Calls the engine's program, and knows nothing of its inside.
-        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection"],
+        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection", "Capability"],
         "turntable-orchestrator": ["TurntableCore", "TurntableLinux", "Protection", "Orchestration"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "CTurntableLinux",
+            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "CTurntableLinux", "Capability",
         ],
     ]
     static let ours = Set(mayImport.keys).union([

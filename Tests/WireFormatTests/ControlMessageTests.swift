@@ -37,10 +37,10 @@ struct ControlMessageTests {
             session: SessionID(high: 0x1122_3344_5566_7788, low: 1), epoch: Epoch(2), machine: "é", streams: 4,
             regions: [.init(name: "r", bytes: 0x10_0000)],
             populations: [.init(region: 0, firstStripe: 0, stripeCount: 1)], disks: [.init(name: "d", bytes: 0x1200)], verification: .after,
-            resumeWindow: Nanoseconds(7), isHandedOff: true, description: [9, 8])
+            resumeWindow: Nanoseconds(7), isHandedOff: true, description: [9, 8], token: [7])
         #expect(
             ControlMessage.offer(offer).encoded() == [
-                96, 0, 0, 0, 2, 0, 0, 0,
+                101, 0, 0, 0, 2, 0, 0, 0,
                 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 1, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 0xc3, 0xa9,
@@ -50,6 +50,7 @@ struct ControlMessageTests {
                 1, 0, 0, 0, 1, 0, 0, 0, 0x64, 0, 0x12, 0, 0, 0, 0, 0, 0,
                 2, 7, 0, 0, 0, 0, 0, 0, 0, 1,
                 2, 0, 0, 0, 9, 8,
+                1, 0, 0, 0, 7,
             ])
     }
 

@@ -221,7 +221,7 @@ struct PrefaceTests {
         let rest: [UInt8] = [1, 0, 3, 2, 1, 0, 5, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]
         #expect(preface.encoded() == magic + rest)
         // What this build greets with.
-        let greeting: [UInt8] = [2, 0, 2, 0] + [UInt8](repeating: 0, count: 20)
+        let greeting: [UInt8] = [3, 0, 3, 0] + [UInt8](repeating: 0, count: 20)
         #expect(Preface(role: .control).encoded() == magic + greeting)
     }
 
@@ -241,7 +241,7 @@ struct PrefaceTests {
         }
     }
 
-    @Test(arguments: [(0, 1, false), (0, 2, true), (2, 2, true), (2, 9, true), (3, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
+    @Test(arguments: [(0, 2, false), (0, 3, true), (3, 3, true), (3, 9, true), (4, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
     func theVersionMustBeCommon(lowest: UInt16, highest: UInt16, isFine: Bool) {
         let error = wireError { () throws(WireError) in
             try Preface(role: .control, lowestVersion: lowest, highestVersion: highest).commonVersion()

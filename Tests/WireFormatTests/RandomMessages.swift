@@ -41,7 +41,7 @@ extension SeededGenerator {
             streams: UInt16.random(in: 1...UInt16(Limits.streams), using: &self),
             regions: regions, populations: populations, disks: disks, verification: Verification.allCases.randomElement(using: &self)!,
             resumeWindow: Nanoseconds(number()), isHandedOff: Bool.random(using: &self),
-            description: bytes(Int.random(in: 0...3000, using: &self)))
+            description: bytes(Int.random(in: 0...3000, using: &self)), token: bytes(Int.random(in: 0...Limits.tokenBytes, using: &self)))
     }
 
     mutating func counts(_ limit: Int) -> [UInt64] { (0..<Int.random(in: 0...limit, using: &self)).map { _ in number() } }

@@ -1,5 +1,5 @@
 // The orchestrator's API, described by docs/openapi.yaml. Any orchestrator of a domain answers: all it reads and writes is in the
-// store. Reading is for whoever has a certificate; changing is for operators.
+// store. Reading is for whoever has a certificate; changing is for operators, having machines moved for whom the policy allows it.
 
 internal import Foundation
 internal import HTTPTypes
@@ -8,9 +8,10 @@ internal import TurntableCore
 
 struct OrchestratorAPI: Sendable {
     let store: any Store
-    let domain: String
     let name: String
-    let operators: Set<String>
+    let authority: Authority
+    var domain: String { authority.domain }
+    var operators: Set<String> { authority.operators }
 
     func routes() -> Routes {
         var routes = Routes()
@@ -21,6 +22,8 @@ struct OrchestratorAPI: Sendable {
         routes.add("/v1/lines/:line", (.get, showLine), (.put, putLine), (.delete, deleteLine))
         routes.add("/v1/vms", (.get, listVMs))
         routes.add("/v1/vms/:vm", (.get, showVM))
+        let policy = PolicyAPI(api: self)
+        routes.add("/v1/policy/check", (.post, policy.check))
         let migrations = MigrationsAPI(api: self)
         routes.add("/v1/migrations", (.get, migrations.list), (.post, migrations.create))
         routes.add("/v1/migrations/:migration", (.get, migrations.show))

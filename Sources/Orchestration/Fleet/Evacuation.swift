@@ -208,7 +208,8 @@ struct Evacuation: Sendable {
         do {
             // Nil if something changed meanwhile: the next look tells.
             _ = try await Admission.admit(
-                request, by: evacuation.requestedBy, to: master.store, with: [master.term.condition, begun.condition], [try begun.write()])
+                request, by: evacuation.requestedBy, under: master.authority, to: master.store,
+                with: [master.term.condition, begun.condition], [try begun.write()])
         } catch let problem as Problem {
             try await note(&move) {
                 $0.state = problem.type == Problem.prefix + "busy" ? .waiting : .failed

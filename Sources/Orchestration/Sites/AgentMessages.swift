@@ -10,6 +10,9 @@
 //   GET    /v1/moves/<migration>             -> Move
 //   DELETE /v1/moves/<migration>             -> Move                do not move it, if that is still possible
 //
+// An agent that trusts domains (--trust-domain) holds, receives and moves only with a token of one of them; what is given back or ended
+// makes its token void there.
+//
 // All may be repeated. What is released or ended stays so, whatever comes late.
 
 internal import Foundation
@@ -22,6 +25,8 @@ struct SlotRequest: Codable, Sendable, Equatable {
     var processors: Int
     /// The host that it comes from, as its certificate names it: no other may send.
     var sourceHost: String
+    /// Permission for it (Capability), where that is demanded.
+    var token: String?
 }
 
 struct Slot: Codable, Sendable, Equatable {
@@ -50,6 +55,8 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var bitsPerSecond: Double?
     var roundTripMilliseconds: Double?
     var streams: Int
+    /// Permission for it, which the target may demand.
+    var token: String?
 }
 
 struct Move: Codable, Sendable, Equatable {

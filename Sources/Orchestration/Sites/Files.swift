@@ -32,6 +32,16 @@ struct Files: Sendable {
         }
     }
 
+    /// The token that a migration's sender shows, in a file that goes with what the sender prints.
+    func writeToken(_ token: String?, _ id: String) throws(TurntableError) -> String? {
+        guard let token else { return nil }
+        let path = output(id, "send-token", 0)
+        do { try Data((token + "\n").utf8).write(to: URL(filePath: path), options: .atomic) } catch {
+            throw TurntableError(.unsupported, "writing \(path)", "\(error)", remedy: "make room on its disk")
+        }
+        return path
+    }
+
     /// What the program number `count` of a migration prints.
     func output(_ id: String, _ command: String, _ count: Int) -> String {
         // As /proc names it.

@@ -7,6 +7,7 @@
 //
 // An agent that is killed leaves its programs at work, and finds them when it is started again.
 
+internal import Capability
 internal import Foundation
 internal import Logging
 internal import TurntableCore
@@ -14,6 +15,9 @@ internal import TurntableCore
 /// What a site has, and how it lets machines in.
 struct SiteOptions: Sendable {
     var host: String
+    var key: [UInt8]
+    /// What demands tokens; without it none is needed.
+    var gate: TokenGate?
     var memoryBytes: Int
     var processors: Int
     /// Where receivers listen.
@@ -56,7 +60,7 @@ actor SiteAgent {
         }
         for name in files.names(in: "moves") {
             guard let kept = try files.read("moves/\(name).json", MoveKeeper.Kept.self) else { continue }
-            moves[name] = MoveKeeper(name, kept, files, programs, log)
+            moves[name] = MoveKeeper(name, kept, files, programs, options.gate, log)
         }
         for keeper in moves.values { Task { await keeper.carryOn() } }
     }
@@ -89,14 +93,35 @@ actor SiteAgent {
         let memory = alive.reduce(0) { $0 + $1.memoryBytes } + held.reduce(0) { $0 + $1.slot.request.memoryBytes }
         let processors = alive.reduce(0) { $0 + $1.processors } + held.reduce(0) { $0 + $1.slot.request.processors }
         return SiteState(
-            host: options.host, memoryBytes: options.memoryBytes, memoryFreeBytes: max(0, options.memoryBytes - memory),
+            host: options.host, key: Data(options.key), trusts: options.gate?.domains.names, memoryBytes: options.memoryBytes,
+            memoryFreeBytes: max(0, options.memoryBytes - memory),
             processors: options.processors, processorsFree: max(0, options.processors - processors), machines: machines,
             slots: slots.filter { $0.value.slot.state != .released }.keys.sorted())
+    }
+
+    // MARK: - Tokens
+
+    /// Refuses what no trusted domain has granted.
+    /// - Parameter holder: nil where whoever holds the token is seen later, by the receiver.
+    private func demand(
+        _ token: String?, for id: String, _ what: String, machine: String, from source: String, to target: String, holder: [UInt8]? = nil
+    ) throws(TurntableError) {
+        guard let gate = options.gate else { return }
+        do throws(CapabilityError) {
+            guard let token else { throw .missing }
+            let use = Claims.Use(machine: machine, source: source, target: target, holder: holder)
+            try gate.admit(Capability(text: token), use, as: "migration", id)
+        } catch { throw error.error("\(what) \(machine) on \(options.host)") }
+    }
+
+    private func demand(_ request: SlotRequest, for id: String, _ what: String) throws(TurntableError) {
+        try demand(request.token, for: id, what, machine: request.machine, from: request.sourceHost, to: options.host)
     }
 
     // MARK: - Slots
 
     func hold(_ id: String, _ request: SlotRequest) async throws(TurntableError) -> Slot {
+        try demand(request, for: id, "holding a slot for")
         if let slot = try extend(id, request) { return slot }
         let machines = try await programs.machines()
         // Another request may have been faster.
@@ -138,6 +163,8 @@ actor SiteAgent {
         guard var kept = slots[id], kept.slot.state != .released else {
             throw TurntableError(.refused, "receiving for migration \(id)", "nothing is held for it on \(options.host)", remedy: "hold a slot first")
         }
+        // Once it has begun it goes on, for it may be what hears of the hand-off.
+        if kept.receivers == 0 { try demand(kept.slot.request, for: id, "receiving") }
         _ = try extend(id)
         kept = slots[id] ?? kept
         if kept.program?.isAlive == true, kept.slot.address != nil { return kept.slot }
@@ -184,6 +211,7 @@ actor SiteAgent {
         kept.slot.state = .released
         kept.ended = kept.ended ?? .now
         try keep(id, kept)
+        do { try options.gate?.revoke(kept.slot.request.token) } catch { throw error.error("revoking the token of migration \(id)") }
         await end(kept.program)
         slots[id]?.program = nil
         return kept.slot
@@ -203,7 +231,9 @@ actor SiteAgent {
 
     func move(_ id: String, _ request: MoveRequest) async throws(TurntableError) -> Move {
         if let keeper = moves[id] { return await keeper.move }
-        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: Move(state: .moving, request: request)), files, programs, log)
+        try demand(
+            request.token, for: id, "moving", machine: request.machine, from: options.host, to: request.targetHost, holder: options.key)
+        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: Move(state: .moving, request: request)), files, programs, options.gate, log)
         moves[id] = keeper
         try await keeper.begin()
         return await keeper.move
@@ -221,7 +251,7 @@ actor SiteAgent {
         }
         // It never began, and never will.
         let move = Move(state: .ended, cancelled: true, owner: .source, ended: .now)
-        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: move), files, programs, log)
+        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: move), files, programs, options.gate, log)
         moves[id] = keeper
         try await keeper.save()
         return move

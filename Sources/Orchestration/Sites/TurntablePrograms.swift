@@ -71,6 +71,7 @@ struct TurntablePrograms: Sendable {
         var machine: String
         var state: String
         var epoch: UInt64
+        var nextEpoch: UInt64
         var memoryBytes: Int
         var processors: Int
     }
@@ -83,7 +84,8 @@ struct TurntablePrograms: Sendable {
             let status = try JSON.decode(Status.self, Data(line.utf8), "the state of a machine")
             machines.append(
                 SiteMachine(
-                    name: status.machine, state: status.state, epoch: status.epoch, memoryBytes: status.memoryBytes, processors: status.processors))
+                    name: status.machine, state: status.state, epoch: status.epoch, nextEpoch: status.nextEpoch,
+                    memoryBytes: status.memoryBytes, processors: status.processors))
         }
         return machines
     }

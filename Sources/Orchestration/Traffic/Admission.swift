@@ -42,7 +42,7 @@ enum Admission {
     /// Makes a migration, unless there is one of that name, together with what else is to be written. Nil if something changed meanwhile: look
     /// again.
     static func admit(
-        _ request: MigrationRequest, by peer: String, to store: any Store, with others: [Condition] = [], _ more: [Write] = []
+        _ request: MigrationRequest, by peer: String, under authority: Authority, to store: any Store, with others: [Condition] = [], _ more: [Write] = []
     ) async throws -> (record: MigrationRecord, isNew: Bool)? {
         let id = request.id ?? ""
         if let known: Stored<MigrationRecord> = try await store.load(Key.migration(id)) {
@@ -53,10 +53,14 @@ enum Admission {
         }
         guard var vm: Stored<VMRecord> = try await store.load(Key.vm(request.vm)) else { throw Problem.notFound("machine \(request.vm)") }
         guard let site = try await store.read(Key.site(request.target)) else { throw Problem.notFound("site \(request.target)") }
+        let question = Policy.Question(peer, request.vm, vm.record, to: request.target, at: max(request.startAt ?? .distantPast, .now))
+        if case .denied(let why) = authority.decide(question) {
+            throw Problem(.forbidden, "forbidden", "moving \(request.vm)", why, remedy: "see `turntable ctl policy check`")
+        }
         guard try await store.list("active/", after: nil, atMost: Limits.activeMigrations).count < Limits.activeMigrations else {
             throw Problem(.serviceUnavailable, "busy", "moving \(request.vm)", "\(Limits.activeMigrations) migrations are under way", remedy: "ask again later")
         }
-        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .hold)
+        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .authorise)
         record.note("\(peer) asked to move \(request.vm) to \(request.target)")
         // The site stays as long as a migration to it is under way.
         var conditions = others + [.absent(Key.migration(id)), .unchanged(site.key, site.revision)]

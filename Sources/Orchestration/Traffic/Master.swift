@@ -8,7 +8,7 @@ struct Master: Sendable {
     let store: any Store
     let client: Client
     let domain: String
-    let operators: Set<String>
+    let authority: Authority
     let term: Term
     let log: Logger
 

@@ -24,6 +24,8 @@ struct SiteMachine: Codable, Sendable, Equatable {
     /// here, migrating, incoming, interrupted or dead: as `turntable status` says.
     var state: String
     var epoch: UInt64
+    /// The epoch under which it would be offered to a target.
+    var nextEpoch: UInt64
     var memoryBytes: Int
     var processors: Int
 
@@ -35,6 +37,10 @@ struct SiteMachine: Codable, Sendable, Equatable {
 struct SiteState: Codable, Sendable, Equatable {
     /// The host's name in its certificate.
     var host: String
+    /// SHA-256 of its certificate's key, which tokens for it are bound to.
+    var key: Data
+    /// The domains without whose tokens it does nothing; none if it needs no token.
+    var trusts: [String]?
     var memoryBytes: Int
     var memoryFreeBytes: Int
     var processors: Int
@@ -88,10 +94,10 @@ struct MigrationRequest: Codable, Sendable, Equatable {
 
 /// The Traffic Controller's steps. Each is begun in the record before anything of it is done.
 enum Step: String, Codable, Sendable, CaseIterable {
+    /// Whether whoever asked may, now; and the token that says so.
+    case authorise
     /// Memory and processors at the target.
     case hold
-    /// Whether whoever asked may, now.
-    case authorise
     /// The line between the sites.
     case reserve
     /// The move itself, by the sites' engines.
@@ -122,6 +128,10 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     /// Where the machine was when it began, and its epoch.
     var source: String?
     var epoch: UInt64?
+    /// What tells the sites that they may (Capability), in base64.
+    var token: String?
+    /// The line that the policy allows, if it names one.
+    var grantedLine: String?
     /// The line that is reserved, and how much of it.
     var line: String?
     var bitsPerSecond: Double?

@@ -2,7 +2,7 @@
 // of it is done, and every step may be done again: so a master that dies at any instant is followed by one that reads the record
 // and goes on.
 //
-//   scheduled ─▶ hold ─▶ authorise ─▶ reserve ─▶ move ─▶ settle ─▶ completed
+//   scheduled ─▶ authorise ─▶ hold ─▶ reserve ─▶ move ─▶ settle ─▶ completed
 //                  │          │           │        │ the machine stayed
 //                  └──────────┴───────────┴────────┴──▶ undoing ─▶ failed, or cancelled
 //
@@ -11,6 +11,7 @@
 // last first. Whatever belongs to the store (the machine's lock, the line's reservation, the record) changes in one transaction,
 // which is conditional on the term.
 
+internal import Capability
 internal import Foundation
 internal import Logging
 internal import TurntableCore
@@ -43,8 +44,8 @@ struct Saga: Sendable {
         }
         do throws(TurntableError) {
             switch record.step {
-            case .hold: try await hold(migration)
             case .authorise: try await authorise(migration)
+            case .hold: try await hold(migration)
             case .reserve: try await reserve(migration)
             case .move: try await move(migration)
             case .settle: try await settle(migration)
@@ -106,41 +107,56 @@ struct Saga: Sendable {
         try await commit(migration, [vm.condition], [try vm.write()]) { $0.begin(record) }
     }
 
-    private func hold(_ migration: Migration) async throws(TurntableError) {
+    private func authorise(_ migration: Migration) async throws(TurntableError) {
         let record = migration.record
-        let source = try await master.agent(record.source ?? "").site()
-        guard let machine = source.machines.first(where: { $0.name == record.request.vm && $0.isHere }) else {
-            throw TurntableError(.refused, "holding a slot for \(record.request.vm)", "it is not at \(record.source ?? "") any more")
+        let (source, machine) = try await machineAtSource(record)
+        let grant = try master.authority.authorise(record, machine)
+        var token: Capability?
+        if let key = master.authority.key {
+            let target = try await master.agent(record.request.target).site()
+            token = try master.authority.token(for: machine, from: source, to: target, grant, signedBy: key)
         }
-        let slot = try await master.agent(record.request.target).hold(
-            id,
-            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host))
+        let issued = token
         try await commit(migration) {
-            $0.slotUntil = slot.until
-            $0.proceed(to: .authorise, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
+            $0.token = issued?.text
+            $0.grantedLine = grant.path
+            $0.proceed(to: .hold, "\($0.requestedBy) may move it: \(grant.why)" + (issued.map { "; \($0.claims.id) says so" } ?? ""))
         }
     }
 
-    private func authorise(_ migration: Migration) async throws(TurntableError) {
-        let record = migration.record
-        guard master.operators.contains(record.requestedBy) else {
-            throw TurntableError(
-                .refused, "moving \(record.request.vm)", "\(record.requestedBy) is no operator of \(master.domain) (any more)",
-                remedy: "start the orchestrator with --operator \(record.requestedBy)")
+    private func machineAtSource(_ record: MigrationRecord) async throws(TurntableError) -> (SiteState, SiteMachine) {
+        let source = try await master.agent(record.source ?? "").site()
+        guard let machine = source.machines.first(where: { $0.name == record.request.vm && $0.isHere }) else {
+            throw TurntableError(.refused, "moving \(record.request.vm)", "it is not at \(record.source ?? "") any more")
         }
-        try await commit(migration) { $0.proceed(to: .reserve, "\($0.requestedBy) may move it") }
+        return (source, machine)
+    }
+
+    private func hold(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        let (source, machine) = try await machineAtSource(record)
+        let slot = try await master.agent(record.request.target).hold(
+            id,
+            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host, token: record.token))
+        try await commit(migration) {
+            $0.slotUntil = slot.until
+            $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
+        }
     }
 
     /// A line's reservation and the record that names it are written in one transaction.
     private func reserve(_ migration: Migration) async throws(TurntableError) {
         let record = migration.record
         let lines: [Stored<LineRecord>] = try await master.store.loadAll("lines/")
-        let between = lines.filter { $0.record.joins(record.source ?? "", record.request.target) }
+        let between = lines.filter {
+            $0.record.joins(record.source ?? "", record.request.target) && (record.grantedLine == nil || $0.key == Key.line(record.grantedLine ?? ""))
+        }
         guard !between.isEmpty else {
             // No line is described: what there is between the sites is used as it is.
-            guard record.request.bitsPerSecond == nil else {
+            guard record.request.bitsPerSecond == nil, record.grantedLine == nil else {
                 throw TurntableError(
-                    .refused, "reserving a line for \(record.request.vm)", "none is known between \(record.source ?? "") and \(record.request.target)",
+                    .refused, "reserving a line for \(record.request.vm)",
+                    "no \(record.grantedLine ?? "line") is known between \(record.source ?? "") and \(record.request.target)",
                     remedy: "describe it with `turntable ctl line`, or ask for no rate")
             }
             try await commit(migration) { $0.proceed(to: .move, "no line is described between the sites: none is reserved") }
@@ -193,7 +209,7 @@ struct Saga: Sendable {
         let request = MoveRequest(
             machine: record.request.vm, address: record.receiver ?? "", targetHost: record.receiverHost ?? "",
             downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
-            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1)
+            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token)
         try await follow(migration, try await source.move(id, request), source, target)
     }
 
@@ -294,7 +310,7 @@ extension MigrationRecord {
     /// From here on the machine is held by this migration.
     mutating func begin(_ vm: VMRecord) {
         state = .running
-        step = .hold
+        step = .authorise
         source = vm.site
         epoch = vm.epoch
         note("it begins: \(request.vm) is at \(vm.site), epoch \(vm.epoch)")
