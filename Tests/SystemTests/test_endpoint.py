@@ -52,6 +52,11 @@ class Turning(EndpointTest):
         self.assert_turns(network, gateways)
         wait_for("the sites to hear of it", lambda: all(network.site_of(site) == ("target", 7) for site in SITES))
 
+    def test_an_address_of_ipv6(self):
+        network = self.network()
+        network.use_v6()
+        self.assert_turns(network, network.tunnels())
+
     def test_old_forged_and_replayed_ones_change_nothing(self):
         network = self.network()
         gateways = network.routes()
