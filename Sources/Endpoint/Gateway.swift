@@ -34,8 +34,8 @@ public final class Gateway: Sendable {
     /// What is left to be done after a flip.
     private struct Rest: Sendable {
         var events: [Event] = []
-        var unsynced: [Keeper] = []
-        var isEmpty: Bool { events.isEmpty && unsynced.isEmpty }
+        var unsettled: [Keeper] = []
+        var isEmpty: Bool { events.isEmpty && unsettled.isEmpty }
     }
 
     private let socket: DatagramSocket
@@ -77,19 +77,21 @@ public final class Gateway: Sendable {
     /// Hears announcements until the process ends.
     public func serve() throws(TurntableError) -> Never {
         tunnel?.start { [report] in report(.failed($0)) }
-        _ = WorkerThread("tt-after-flip") { [self] in while true { finishFlips() } }
+        _ = WorkerThread("tt-after-flip") { [self] in
+            var pulse = Clock.now
+            while true {
+                finishFlips(before: pulse)
+                guard Clock.now >= pulse else { continue }
+                beat()
+                pulse = Clock.now + Limits.announcementPulseTime
+            }
+        }
         try openDoor()
         // It has microseconds of work now and then, for which machines wait.
-        raiseThreadPriority()
+        makeThreadUrgent()
         // One byte more than an announcement has, so that a longer one is seen to be.
         var buffer = [UInt8](repeating: 0, count: Announcement.bytes + 1)
-        var pulse = Clock.now
         while true {
-            if Clock.now >= pulse {
-                pulse = Clock.now + Limits.announcementPulseTime
-                beat()
-            }
-            guard try socket.waitReadable(within: pulse - Clock.now + .milliseconds(1)) else { continue }
             if let (count, _, arrived) = try socket.receive(into: &buffer, at: 0) {
                 hear(Array(buffer.prefix(count)), arrivedUnixNanoseconds: arrived)
             } else {
@@ -108,7 +110,10 @@ public final class Gateway: Sendable {
         if let failure {
             counts.update { $0.flipped += 1 }
             tellOthers(entry)
-            return rest.update { $0.events.append(.failed(failure)) }
+            return rest.update {
+                $0.events.append(.failed(failure))
+                $0.unsettled.append(entry.keeper)
+            }
         }
         switch verdict {
         case .known: counts.update { $0.known += 1 }
@@ -121,7 +126,7 @@ public final class Gateway: Sendable {
             let sites = entry.keeper.sites
             rest.update {
                 $0.events.append(.flipped(machine: entry.keeper.machine, from: sites[from], to: sites[to], epoch, latency: latency))
-                $0.unsynced.append(entry.keeper)
+                $0.unsettled.append(entry.keeper)
             }
         }
     }
@@ -135,19 +140,22 @@ public final class Gateway: Sendable {
     private func beat() {
         for entry in entries.values {
             if let here, entry.keeper.sites[entry.keeper.site] == here, !entry.keeper.lastDatagram.isEmpty { tellOthers(entry) }
-            do throws(TurntableError) { try entry.keeper.settle() } catch { rest.update { $0.events.append(.failed(error)) } }
+            settle(entry.keeper)
         }
     }
 
-    private func finishFlips() {
-        let work = rest.wait(atMost: Limits.announcementPulseTime) { rest -> Rest? in
+    private func settle(_ keeper: Keeper) {
+        do throws(TurntableError) { try keeper.settle() } catch { report(.failed(error)) }
+    }
+
+    private func finishFlips(before deadline: Nanoseconds) {
+        let work = rest.wait(atMost: deadline - Clock.now) { rest -> Rest? in
             defer { rest = Rest() }
             return rest.isEmpty ? nil : rest
         }
+        for keeper in work?.unsettled ?? [] { settle(keeper) }
+        // Of what is durable by now.
         for event in work?.events ?? [] { report(event) }
-        for keeper in work?.unsynced ?? [] {
-            do throws(TurntableError) { try keeper.sync() } catch { report(.failed(error)) }
-        }
     }
 
     // MARK: - How it stands

@@ -1,8 +1,8 @@
 // A keeper of one machine's address: it knows at which site the machine is, and has what is for it sent there. The rule of what it
 // believes is WireFormat/Announcement.swift's.
 //
-// What is believed is written down so that it survives this process, then the flip is done, then the disk hears of it. A host that
-// crashes in between comes back with the site before; the target's keeper says again what it said, every second.
+// What is believed is done first and made durable after it: packets wait for the one, and a file system can take its time. A keeper
+// that is killed in between comes back with the site before; the target's keeper says again what it said, every second.
 
 public import Protection
 public import TurntableCore
@@ -31,7 +31,7 @@ public final class Keeper: Sendable {
         var site: Int
         /// What was believed last, as it came; empty before the first.
         var datagram: [UInt8] = []
-        var isWritten = true
+        var isDurable = true
         var isPointed = false
     }
 
@@ -70,7 +70,7 @@ public final class Keeper: Sendable {
             }
             if said.epoch > state.epoch { state = State(epoch: said.epoch, site: Int(said.site), datagram: datagram) }
         }
-        // A process that was killed within its last append; that one was not acted upon.
+        // A process that was killed within its last append.
         if whole < bytes.count { try store.truncate(to: whole) }
         self.state = Monitor(state)
     }
@@ -88,41 +88,40 @@ public final class Keeper: Sendable {
         try settle()
     }
 
-    /// Hears what somebody announces about this machine.
-    /// - Throws: if it was believed, and something of what follows failed; ``settle()`` tries again.
+    /// Hears what somebody announces about this machine, and turns its way if that is believed. ``settle()`` must follow then.
+    /// - Throws: if it was believed, and the way could not be turned; ``settle()`` tries again.
     public func hear(_ said: Announcement, mac: [UInt8], _ datagram: [UInt8]) throws(TurntableError) -> Verdict {
         guard key.verifies(mac, of: said) else { return .forged }
         guard said.site < sites.count else { return .noSuchSite(Int(said.site)) }
         let verdict = state.update { state -> Verdict in
             guard said.epoch > state.epoch else { return said.epoch == state.epoch ? .known : .old(said.epoch) }
-            defer { state = State(epoch: said.epoch, site: Int(said.site), datagram: datagram, isWritten: false) }
+            defer { state = State(epoch: said.epoch, site: Int(said.site), datagram: datagram, isDurable: false) }
             return .flipped(from: state.site, to: Int(said.site), said.epoch)
         }
-        if case .flipped = verdict { try settle() }
+        if case .flipped = verdict { try turn() }
         return verdict
     }
 
-    /// Makes what is outside as it is known here: written down, and sent to the right site. Nothing is done if it is.
+    /// Under the lock, so that of two flips the later one is done later.
+    private func turn() throws(TurntableError) {
+        try state.update { (state) throws(TurntableError) in
+            guard !state.isPointed else { return }
+            try backend.point(to: state.site)
+            state.isPointed = true
+        }
+    }
+
+    /// Makes what is outside as it is known here: the way turned, the record durable. Nothing is done if it is.
     public func settle() throws(TurntableError) {
+        // A disk that fails does not keep the machine from its traffic, nor does a way that cannot be turned keep it from the record.
         var failure: TurntableError?
-        state.update { state in
-            // A disk that fails does not keep the machine from its traffic.
-            if !state.isWritten {
-                do throws(TurntableError) {
-                    try store.append(state.datagram)
-                    state.isWritten = true
-                } catch { failure = error }
-            }
-            if !state.isPointed {
-                do throws(TurntableError) {
-                    try backend.point(to: state.site)
-                    state.isPointed = true
-                } catch { failure = error }
-            }
+        do throws(TurntableError) { try turn() } catch { failure = error }
+        let known = state.read { $0 }
+        if !known.isDurable {
+            try store.append(known.datagram)
+            try store.sync()
+            state.update { state in if state.epoch == known.epoch { state.isDurable = true } }
         }
         if let failure { throw failure }
     }
-
-    /// Makes what was written durable.
-    public func sync() throws(TurntableError) { try store.sync() }
 }

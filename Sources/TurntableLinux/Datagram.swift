@@ -66,7 +66,13 @@ public final class DatagramSocket: Sendable {
     /// Sends to the one peer, without waiting. False if it could not be sent, as a datagram may be lost.
     @discardableResult
     public func send(_ bytes: [UInt8]) -> Bool {
-        unsafe bytes.withUnsafeBytes { unsafe Glibc.send(socket.rawValue, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT)) } == bytes.count
+        // Twice: the first may only say that nobody took the datagram before it.
+        for _ in 0..<2 {
+            let sent = unsafe bytes.withUnsafeBytes { unsafe Glibc.send(socket.rawValue, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT)) }
+            if sent == bytes.count { return true }
+            if errno != ECONNREFUSED { return false }
+        }
+        return false
     }
 
     /// Sends `range` of `buffer` to a peer, without waiting. False if it could not be sent.

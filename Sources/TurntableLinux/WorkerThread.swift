@@ -43,10 +43,14 @@ public final class WorkerThread: @unchecked Sendable {
     }
 }
 
-/// Has the calling thread run before others that want to, as far as this process may.
-public func raiseThreadPriority() {
-    // Of the thread, not of the process, whatever POSIX says: setpriority(2), NOTES.
-    setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, -20)
+/// Has the calling thread run as soon as it can, before all that is not as urgent; if this process may. For a thread that
+/// mostly sleeps.
+public func makeThreadUrgent() {
+    var least = sched_param(sched_priority: 1)
+    if unsafe pthread_setschedparam(pthread_self(), SCHED_FIFO, &least) != 0 {
+        // Of the thread, not of the process, whatever POSIX says: setpriority(2), NOTES.
+        setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, -20)
+    }
 }
 
 /// A gate on which threads wait for a change of state that a lock protects.

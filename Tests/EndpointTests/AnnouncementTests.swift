@@ -113,6 +113,20 @@ struct AnnouncementTests {
         announcer.finish()
     }
 
+    /// A gateway that is not there yet when it is first said hears all that follow.
+    @Test func aKeeperThatComesLateHearsTheRest() throws {
+        let place = try DatagramSocket(at: Address(host: "127.0.0.1", port: 0))
+        let address = Address(host: "127.0.0.1", port: place.port)
+        let sender = try DatagramSocket(to: DatagramSocket.Peer(address))
+        withExtendedLifetime(consume place) {}
+        sender.send([1])
+        let keeper = try DatagramSocket(at: address)
+        sender.send([2])
+        var buffer = [UInt8](repeating: 0, count: 8)
+        #expect(try keeper.waitReadable(within: .seconds(1)))
+        #expect(try keeper.receive(into: &buffer, at: 0)?.count == 1 && buffer[0] == 2)
+    }
+
     /// A machine whose key is missing is refused while its source can still keep it.
     @Test func withoutAKeyNothingIsPrepared() throws {
         let announcer = try Announcer(to: [Address(host: "127.0.0.1", port: 9)]) { (_) throws(TurntableError) in

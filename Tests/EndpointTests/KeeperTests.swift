@@ -35,9 +35,11 @@ struct KeeperTests {
             Announcement(site: site, machine: Announcement.digest(of: "web"), epoch: Epoch(epoch), unixNanoseconds: 0))
     }
 
-    private func hear(_ keeper: Keeper, _ datagram: [UInt8]) throws -> Keeper.Verdict {
+    private func hear(_ keeper: Keeper, _ datagram: [UInt8], isSettled: Bool = true) throws -> Keeper.Verdict {
         let (said, mac) = try Announcement.decode(datagram)
-        return try keeper.hear(said, mac: mac, datagram)
+        let verdict = try keeper.hear(said, mac: mac, datagram)
+        if isSettled { try keeper.settle() }
+        return verdict
     }
 
     @Test func aHigherEpochTurnsTheWayAndNothingElseDoes() throws {
@@ -55,11 +57,25 @@ struct KeeperTests {
         #expect(keeper.lastDatagram == datagram(3, site: 0))
     }
 
-    /// What was believed is on disk before the way is turned.
-    @Test func itIsWrittenBeforeItIsDone() throws {
+    /// Packets do not wait for the disk.
+    @Test func itIsDoneBeforeItIsWritten() throws {
+        let keeper = try keeper()
+        _ = try hear(keeper, datagram(2), isSettled: false)
+        #expect(outside.last == "point 1" && disk.contents() == [])
+        _ = try hear(keeper, datagram(3, site: 0), isSettled: false)
+        try keeper.settle()
+        try keeper.settle()
+        #expect(disk.contents() == datagram(3, site: 0), "of two in a row the later one, once")
+        disk.crash()
+        #expect(disk.contents() == datagram(3, site: 0), "and it is durable")
+    }
+
+    /// A way that cannot be turned is no reason to forget where the machine is.
+    @Test func itIsWrittenAlsoIfItCannotBeDone() throws {
         let keeper = try keeper()
         outside.isBroken.update { $0 = true }
         #expect(throws: TurntableError.self) { try hear(keeper, datagram(2)) }
+        #expect(throws: TurntableError.self) { try keeper.settle() }
         #expect(disk.contents() == datagram(2))
     }
 
@@ -73,7 +89,7 @@ struct KeeperTests {
         #expect(try hear(again, datagram(5)) == .known)
     }
 
-    /// A process that was killed within its last append had done nothing yet.
+    /// A process that was killed within its last append.
     @Test(arguments: [1, 8, 64, 95])
     func aTornRecordIsForgotten(count: Int) throws {
         _ = try hear(try keeper(), datagram(2))
@@ -120,16 +136,16 @@ struct KeeperTests {
         let keeper = try keeper()
         disk.fill()
         #expect(throws: TurntableError.self) { try hear(keeper, datagram(2)) }
+        #expect(throws: TurntableError.self, "as long as it is not durable") { try keeper.settle() }
         #expect(outside.last == "point 1" && keeper.site == 1)
-        #expect(try hear(keeper, datagram(2)) == .known)
+        #expect(try hear(keeper, datagram(2), isSettled: false) == .known)
     }
 
     /// A host that crashes before its disk knew comes back with the site before, and believes what is said again.
     @Test func aCrashedHostHearsItAgain() throws {
         let first = try keeper()
         _ = try hear(first, datagram(2))
-        try first.sync()
-        _ = try hear(first, datagram(3, site: 0))
+        _ = try hear(first, datagram(3, site: 0), isSettled: false)
         disk.crash()
         let again = try keeper()
         #expect(again.epoch == Epoch(2) && again.site == 1)

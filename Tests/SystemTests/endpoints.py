@@ -46,6 +46,7 @@ class Network:
         self.anchor, self.client = a_lab.namespace(), a_lab.namespace()
         self.sites = dict(zip(SITES, sites or (a_lab.namespace(), a_lab.namespace())))
         self.sockets, self.threads = [], []
+        self.address, self.next_hop, self.family = MACHINE_ADDRESS, "10.1.1.1", socket.AF_INET
         self._line(self.anchor, "client", CLIENT[0], self.client, "anchor", CLIENT[1])
         self.ip(self.client, "route", "add", "default", "via", CLIENT[0])
         for site, namespace in self.sites.items():
@@ -62,6 +63,15 @@ class Network:
         key = a_lab.directory / "m.key"
         self.program("key", key).wait()
         self.key_path, self.key = key, bytes.fromhex(key.read_text())
+
+    def use_v6(self):
+        """Of the machine and the client; the lines between anchor and sites stay as they are."""
+        self.address, self.next_hop, self.family = "fd00:10:1::2", "fd00:10:1::1", socket.AF_INET6
+        for namespace, device, own in ((self.anchor, "client", "fd00:172::1"), (self.client, "anchor", "fd00:172::2")):
+            self.ip(namespace, "addr", "add", f"{own}/64", "dev", device, "nodad")
+        self.ip(self.client, "route", "add", "default", "via", "fd00:172::1")
+        for namespace in (self.anchor, *self.sites.values()):
+            lab.run("ip", "netns", "exec", namespace, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 
     def ip(self, namespace, *words):
         lab.run("ip", "-n", namespace, *words)
@@ -82,7 +92,7 @@ class Network:
     def anchored_at_sites(self):
         """Each site's bridge is the machine's next hop, with one address and one card everywhere."""
         for namespace in self.sites.values():
-            self.ip(namespace, "addr", "add", "10.1.1.1/32", "dev", "guests")
+            self.ip(namespace, "addr", "add", self.next_hop, "dev", "guests", *(["nodad"] if self.family == socket.AF_INET6 else []))
 
     # --- Gateways
 
@@ -97,7 +107,7 @@ class Network:
 
     def describe(self, place, sites, tell=(), **more):
         endpoint = {
-            "machine": MACHINE, "address": MACHINE_ADDRESS, "mac": MACHINE_CARD, "key": str(self.key_path), "home": "source", "sites": sites,
+            "machine": MACHINE, "address": self.address, "mac": MACHINE_CARD, "key": str(self.key_path), "home": "source", "sites": sites,
             "tell": [f"{address}:{PORT}" for address in tell]}
         path = self.lab.directory / f"gateway-{place}.json"
         more |= {"here": place} if place in SITES else {}
@@ -174,10 +184,11 @@ class Network:
             self.ip(namespace, "link", "add", "guest", "type", "veth", "peer", "name", "eth0", "netns", inside)
             self.ip(namespace, "link", "set", "guest", "master", "guests", "up")
             self.ip(inside, "link", "set", "eth0", "address", MACHINE_CARD, "up")
-            self.ip(inside, "addr", "add", f"{MACHINE_ADDRESS}/24", "dev", "eth0")
-            self.ip(inside, "route", "add", "default", "via", "10.1.1.1")
-            answering = self.own(socket_in(inside, socket.AF_INET, socket.SOCK_DGRAM))
-            answering.bind((MACHINE_ADDRESS, TALK_PORT))
+            is_v6 = self.family == socket.AF_INET6
+            self.ip(inside, "addr", "add", f"{self.address}/{64 if is_v6 else 24}", "dev", "eth0", *(["nodad"] if is_v6 else []))
+            self.ip(inside, "route", "add", "default", "via", self.next_hop)
+            answering = self.own(socket_in(inside, self.family, socket.SOCK_DGRAM))
+            answering.bind((self.address, TALK_PORT))
             self.threads.append(threading.Thread(target=self._answer, args=(answering, site.encode()), daemon=True))
             self.threads[-1].start()
 
@@ -190,8 +201,8 @@ class Network:
             answering.sendto(name, sender)
 
     def asker(self):
-        asking = self.own(socket_in(self.client, socket.AF_INET, socket.SOCK_DGRAM))
-        asking.connect((MACHINE_ADDRESS, TALK_PORT))
+        asking = self.own(socket_in(self.client, self.family, socket.SOCK_DGRAM))
+        asking.connect((self.address, TALK_PORT))
         asking.settimeout(0.5)
         return asking
 

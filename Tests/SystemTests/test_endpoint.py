@@ -27,9 +27,12 @@ class Turning(EndpointTest):
         network.stand_ins()
         self.assertEqual(network.where(), "source", "at home before anything is announced")
         for epoch, site in ((2, "target"), (3, "source"), (7, "target")):
-            network.tell(network.announcement(epoch, site))
-            flipped = gateways["anchor"].wait_event("flipped", epoch=epoch)
-            self.assertEqual((flipped["to"], flipped["machine"]), (site, "m"))
+            # As a target does: the gateway of its own site first.
+            for place in (site, "anchor"):
+                if place in gateways:
+                    network.tell(network.announcement(epoch, site), place)
+                    flipped = gateways[place].wait_event("flipped", epoch=epoch)
+                    self.assertEqual((flipped["to"], flipped["machine"]), (site, "m"))
             self.assertEqual(network.where(), site)
         self.assertEqual(network.site_of(), ("target", 7))
 
@@ -48,6 +51,11 @@ class Turning(EndpointTest):
         gateways = network.tunnels()
         self.assert_turns(network, gateways)
         wait_for("the sites to hear of it", lambda: all(network.site_of(site) == ("target", 7) for site in SITES))
+
+    def test_an_address_of_ipv6(self):
+        network = self.network()
+        network.use_v6()
+        self.assert_turns(network, network.tunnels())
 
     def test_old_forged_and_replayed_ones_change_nothing(self):
         network = self.network()
@@ -78,8 +86,9 @@ class Turning(EndpointTest):
         for datagram in (old, network.announcement(5, "target")):
             network.tell(datagram)
         gateways["anchor"].wait_event("flipped", epoch=5)
-        for place in ("source", "target"):
+        for place in SITES:
             network.tell(network.announcement(5, "target"), place)
+            gateways[place].wait_event("flipped", epoch=5)
         self.assertEqual(network.where(), "target")
         self.lab.kill(gateways["anchor"])
         again = network.start("anchor")
@@ -184,10 +193,16 @@ class Moving(EndpointTest, test_linux.LinuxGuest):
         return json.loads(observer.output[-1])
 
     def test_there_and_back(self):
+        self.assert_there_and_back("tunnels")
+
+    def test_there_and_back_in_a_vxlan(self):
+        self.assert_there_and_back("vxlan")
+
+    def assert_there_and_back(self, way):
         hosts = self.lab.lightpath(rate="1gbit", delay="20ms")
         self.net = self.network(hosts)
         self.taps(hosts)
-        gateways = self.net.tunnels()
+        gateways = getattr(self.net, way)()
         source = self.lab.machine(command=self.command("source"), ready=r'"talk":"listening"', namespace=hosts[0], seconds=60)
         talk = self.observe("talk", test_linux.PORT)
         ping = self.observe("ping", "--interval", "10ms")
