@@ -105,10 +105,11 @@ let package = Package(
                 argumentParser,
             ],
             swiftSettings: strict),
+        library("Lightpaths", ["TurntableCore", "TurntableLinux"]),
         library(
             "Orchestration",
             [
-                "TurntableCore", "TurntableLinux", "Protection",
+                "TurntableCore", "TurntableLinux", "Protection", "Lightpaths",
                 .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTLS", package: "hummingbird"), .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
@@ -147,10 +148,13 @@ let package = Package(
         tests(
             "OrchestrationTests",
             [
-                "TestSupport", "TurntableCore", "TurntableLinux", "Orchestration", .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                "TestSupport", "TurntableCore", "TurntableLinux", "Lightpaths", "Orchestration", "Protection",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
+        tests("LightpathsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "Lightpaths"]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),
         tests("BlockDeltaTests", ["TestSupport", "TurntableCore", "TurntableLinux", "BlockDelta"]),

@@ -57,8 +57,9 @@ struct TidyTests {
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
             "CTurntableXen",
         ],
+        "Lightpaths": ["TurntableCore", "TurntableLinux"],
         // Calls the engine's program, and knows nothing of its inside.
-        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection"],
+        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection", "Lightpaths"],
         "turntable-orchestrator": ["TurntableCore", "TurntableLinux", "Protection", "Orchestration"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [

@@ -60,43 +60,9 @@ struct MigrationsAPI: Sendable {
         try Admission.check(wanted)
         try api.demandOperator(context, "moving \(wanted.vm)")
         wanted.id = wanted.id ?? UUID().uuidString.lowercased()
-        while true {
-            if let answer = try await admit(wanted, context.peer) { return answer }
-        }
-    }
-
-    /// One attempt; nil if something changed meanwhile.
-    private func admit(_ request: MigrationRequest, _ peer: String) async throws -> Response? {
-        let id = request.id ?? ""
-        if let known: Stored<MigrationRecord> = try await store.load(Key.migration(id)) {
-            guard known.record.request == request else {
-                throw Problem(.conflict, "refused", "migration \(id)", "there is another of that name", remedy: "choose a new id")
-            }
-            return try .json(try await resource(known.record))
-        }
-        guard var vm: Stored<VMRecord> = try await store.load(Key.vm(request.vm)) else { throw Problem.notFound("machine \(request.vm)") }
-        guard let site = try await store.read(Key.site(request.target)) else { throw Problem.notFound("site \(request.target)") }
-        guard try await store.list("active/", after: nil, atMost: Limits.activeMigrations).count < Limits.activeMigrations else {
-            throw Problem(.serviceUnavailable, "busy", "moving \(request.vm)", "\(Limits.activeMigrations) migrations are under way", remedy: "ask again later")
-        }
-        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .hold)
-        record.note("\(peer) asked to move \(request.vm) to \(request.target)")
-        // The site stays as long as a migration to it is under way.
-        var conditions: [Condition] = [.absent(Key.migration(id)), .unchanged(site.key, site.revision)]
-        var writes: [Write] = [.put(Key.ofVM(request.vm, id), Data()), .put(Key.active(id), Data())]
-        if request.startAt ?? .distantPast <= .now {
-            try Admission.check(request, vm.record)
-            if let other = vm.record.migration {
-                throw Problem(.conflict, "busy", "moving \(request.vm)", "migration \(other) moves it", remedy: "wait for its end, or cancel it")
-            }
-            record.begin(vm.record)
-            vm.record.migration = id
-            conditions.append(vm.condition)
-            writes.append(try vm.write())
-        }
-        writes.append(.put(Key.migration(id), try JSON.encode(record)))
-        guard try await store.commit(conditions, writes) != nil else { return nil }
-        return try .json(MigrationResource(record, nil), status: .created, headers: [.location: "/v1/migrations/\(id)"])
+        let (record, isNew) = try await Admission.admit(wanted, by: context.peer, in: store)
+        if !isNew { return try .json(try await resource(record)) }
+        return try .json(MigrationResource(record, nil), status: .created, headers: [.location: "/v1/migrations/\(record.id)"])
     }
 
     // MARK: - Cancelling one

@@ -39,6 +39,47 @@ enum Admission {
         if let streams = request.streams, !(1...Limits.streams).contains(streams) { throw bad("streams", "it must be 1 to \(Limits.streams)") }
     }
 
+    /// Makes the migration that is asked for, or gives the one of that name that there is.
+    static func admit(_ request: MigrationRequest, by peer: String, in store: any Store) async throws -> (record: MigrationRecord, isNew: Bool) {
+        while true {
+            if let admitted = try await attempt(request, peer, store) { return admitted }
+        }
+    }
+
+    /// One attempt; nil if something changed meanwhile.
+    private static func attempt(_ request: MigrationRequest, _ peer: String, _ store: any Store) async throws -> (record: MigrationRecord, isNew: Bool)? {
+        let id = request.id ?? ""
+        if let known: Stored<MigrationRecord> = try await store.load(Key.migration(id)) {
+            guard known.record.request == request else {
+                throw Problem(.conflict, "refused", "migration \(id)", "there is another of that name", remedy: "choose a new id")
+            }
+            return (known.record, false)
+        }
+        guard var vm: Stored<VMRecord> = try await store.load(Key.vm(request.vm)) else { throw Problem.notFound("machine \(request.vm)") }
+        guard let site = try await store.read(Key.site(request.target)) else { throw Problem.notFound("site \(request.target)") }
+        guard try await store.list("active/", after: nil, atMost: Limits.activeMigrations).count < Limits.activeMigrations else {
+            throw Problem(.serviceUnavailable, "busy", "moving \(request.vm)", "\(Limits.activeMigrations) migrations are under way", remedy: "ask again later")
+        }
+        var record = MigrationRecord(id: id, request: request, requestedBy: peer, created: .now, state: .scheduled, step: .hold)
+        record.note("\(peer) asked to move \(request.vm) to \(request.target)")
+        // The site stays as long as a migration to it is under way.
+        var conditions: [Condition] = [.absent(Key.migration(id)), .unchanged(site.key, site.revision)]
+        var writes: [Write] = [.put(Key.ofVM(request.vm, id), Data()), .put(Key.active(id), Data())]
+        if request.startAt ?? .distantPast <= .now {
+            try check(request, vm.record)
+            if let other = vm.record.migration {
+                throw Problem(.conflict, "busy", "moving \(request.vm)", "migration \(other) moves it", remedy: "wait for its end, or cancel it")
+            }
+            record.begin(vm.record)
+            vm.record.migration = id
+            conditions.append(vm.condition)
+            writes.append(try vm.write())
+        }
+        writes.append(.put(Key.migration(id), try JSON.encode(record)))
+        guard try await store.commit(conditions, writes) != nil else { return nil }
+        return (record, true)
+    }
+
     /// A migration's name: a UUID, in one spelling.
     static func isIdentifier(_ text: String) -> Bool { UUID(uuidString: text)?.uuidString.lowercased() == text }
 }

@@ -11,11 +11,13 @@ struct Master: Sendable {
     let operators: Set<String>
     let term: Term
     let log: Logger
+    var nsi: NSIRequester?
 
     func run() async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await carryOn() }
             group.addTask { await watchSites() }
+            group.addTask { await evacuate() }
             group.addTask { await prune() }
             await group.waitForAll()
         }
@@ -80,7 +82,7 @@ struct Master: Sendable {
         }
     }
 
-    /// Forgets migrations that ended long ago.
+    /// Forgets migrations and evacuations that ended long ago.
     private func prune() async {
         while !Task.isCancelled {
             let last = Date.now - Limits.migrationKeepTime.seconds
@@ -89,6 +91,11 @@ struct Master: Sendable {
                 let record = migration.record
                 _ = try? await store.commit(
                     [term.condition, migration.condition], [.delete(migration.key), .delete(Key.ofVM(record.request.vm, record.id))])
+            }
+            for evacuation in (try? await store.loadAll("evacuations/", EvacuationRecord.self)) ?? [] {
+                guard let ended = evacuation.record.ended, ended < last else { continue }
+                for part in (try? await store.parts(of: evacuation.record.id)) ?? [] { _ = try? await store.commit([term.condition], [.delete(part.key)]) }
+                _ = try? await store.commit([term.condition, evacuation.condition], [.delete(evacuation.key)])
             }
             try? await Task.sleep(for: .nanoseconds(Limits.pruneTime.value))
         }
@@ -139,7 +146,8 @@ struct Master: Sendable {
         let vm = Stored(
             key: Key.vm(machine.name),
             record: VMRecord(
-                site: site, epoch: machine.epoch, state: machine.state, memoryBytes: machine.memoryBytes, processors: machine.processors, migration: nil),
+                site: site, epoch: machine.epoch, state: machine.state, memoryBytes: machine.memoryBytes, processors: machine.processors, migration: nil,
+                dirtyBytesPerSecond: known?.record.dirtyBytesPerSecond),
             revision: known?.revision ?? 0)
         if vm != known { _ = try await store.commit([term.condition, vm.condition], [vm.write()]) }
     }
