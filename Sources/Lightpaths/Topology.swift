@@ -78,8 +78,8 @@ public struct Topology: Codable, Sendable, Equatable {
         for end in link.ends {
             if nodes[end.node] == nil { return "there is no node \(end.node.prefix(80))" }
             // It becomes a word of a command.
-            let isName = (1...15).contains(end.interface.utf8.count) && end.interface.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
-            if !isName || end.interface.hasPrefix("-") { return "\(end.interface.prefix(80)) is no interface" }
+            let isWord = end.interface.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
+            if !isWord || !(1...15).contains(end.interface.utf8.count) || end.interface.hasPrefix("-") { return "\(end.interface.prefix(80)) is no interface" }
             if link.carrier == .vxlan, end.address.flatMap(IPv4.init) == nil { return "a VXLAN needs an IPv4 address at each end" }
         }
         guard (1e6...1e13).contains(link.bitsPerSecond) else { return "bitsPerSecond must be 1e6 to 1e13" }

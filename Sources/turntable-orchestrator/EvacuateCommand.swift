@@ -12,7 +12,8 @@ struct EvacuateOrder: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Refuse it if it takes longer than until then: 2026-01-31T22:00:00Z.", valueName: "time")) var by: String?
     @Option(help: ArgumentHelp("Machines that move at once, at most. Default: 16.", valueName: "n")) var atOnce: Int?
     @Option(help: ArgumentHelp("The longest each may stand still.", valueName: "time")) var downtime: String?
-    @Option(help: ArgumentHelp("What a machine writes in a second, if no migration of it has measured that. Default: 10 MB.", valueName: "size")) var writes: String?
+    @Option(help: ArgumentHelp("What a machine writes in a second, if no migration of it has measured that. Default: 10 MB.", valueName: "size"))
+    var writes: String?
     @Option(help: ArgumentHelp("The evacuation's name, a UUID: asked for twice it is one.", valueName: "id")) var id: String?
     @Flag(help: "Wait for its end.") var wait = false
     @OptionGroup var asking: AskingOptions

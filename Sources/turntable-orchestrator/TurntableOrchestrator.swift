@@ -70,7 +70,8 @@ struct ServeCommand: AsyncParsableCommand {
     var nsiName: String?
     @Option(
         name: .customLong("nsi-url"),
-        help: ArgumentHelp("How they reach this orchestrator. Default: https://, the first name in its certificate, and the port.", valueName: "https://host:port"))
+        help: ArgumentHelp(
+            "How they reach this orchestrator. Default: https://, the first name in its certificate, and the port.", valueName: "https://host:port"))
     var nsiURL: String?
     @Flag(help: "Print one JSON object when requests are taken.") var json = false
     @OptionGroup var keys: KeysOption

@@ -326,7 +326,7 @@ class SeveralOrchestrators(OrchestratorTest):
 class Lightpaths(OrchestratorTest):
     """A line that a provider sets up for each migration; whatever is killed, nothing of it remains."""
 
-    def begin_with(self, kind, **details):
+    def begin_with(self, kind, rate=400e6, **details):
         self.network = Network(self.lab)
         self.controller = self.network.controller()
         url = f"https://127.0.0.1:{self.controller.port}"
@@ -340,7 +340,7 @@ class Lightpaths(OrchestratorTest):
         self.lab.sites()
         self.machine = self.start_machine(**details)
         self.lab.wait_vm("source")
-        answer = self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6, "roundTripMilliseconds": 2, "provider": provider})
+        answer = self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": rate, "roundTripMilliseconds": 2, "provider": provider})
         self.assertEqual(answer.status, 201, answer.body)
 
     def paths(self):
@@ -351,7 +351,7 @@ class Lightpaths(OrchestratorTest):
         self.assertEqual(self.network.remains(), [])
 
     def there_and_back(self, kind):
-        self.begin_with(kind, append=SLOW)
+        self.begin_with(kind, 24e6, append=SLOW)
         for here, there, ends in (("source", "target", ["a", "c"]), ("target", "source", ["c", "a"])):
             name = self.lab.migrate(there)["id"]
             self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
@@ -402,7 +402,7 @@ class Lightpaths(OrchestratorTest):
 
     def test_controller_killed(self):
         """It comes back and has the path; the machine moved on meanwhile."""
-        self.begin_with("controller", append=SLOW)
+        self.begin_with("controller", 24e6, append=SLOW)
         name = self.lab.migrate()["id"]
         self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
         port = self.controller.port
@@ -417,15 +417,83 @@ class Lightpaths(OrchestratorTest):
         self.begin_with("controller")
         other = identifier()
         answer = self.controller.api.ask(
-            "PUT", f"/v1/lightpaths/{other}", {"ends": ["a", "b"], "bitsPerSecond": 790e6, "until": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))})
+            "PUT", f"/v1/lightpaths/{other}", {"ends": ["a", "b"], "bitsPerSecond": 700e6, "until": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))})
         self.assertEqual(answer.status, 200, answer.body)
-        end = self.lab.wait_migration(self.lab.migrate(bitsPerSecond=20e6)["id"])
+        end = self.lab.wait_migration(self.lab.migrate(bitsPerSecond=200e6)["id"])
         self.assertEqual((end["state"], end["problem"]["type"]), ("failed", "urn:turntable:problem:refused"), end)
-        self.assertIn("10.0 Mb/s are the most that is free", end["problem"]["detail"])
+        self.assertIn("100.0 Mb/s are the most that is free", end["problem"]["detail"])
         self.assert_one_at("source")
         # Who asks for no rate takes what there is.
         end = self.lab.wait_migration(self.lab.migrate()["id"])
-        self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 10e6), end)
+        self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 100e6), end)
+
+
+class Evacuating(OrchestratorTest):
+    NAMES = ["m1", "m2", "m3"]
+
+    def begin_all(self):
+        self.lab.orchestrator()
+        self.lab.sites()
+        for name in self.NAMES:
+            self.start_machine(name, append=SLOW)
+        for name in self.NAMES:
+            self.lab.wait_vm("source", name)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 200e6})
+
+    def evacuate(self, site, target, expect=201, **members):
+        answer = self.lab.api.ask("POST", "/v1/evacuations", {"site": site, "target": target, "downtimeMilliseconds": 1000, **members})
+        self.assertEqual(answer.status, expect, answer.body)
+        return answer.json
+
+    def wait_evacuation(self, name, seconds=60):
+        def look():
+            now = self.lab.api.get(f"/v1/evacuations/{name}")
+            return now["state"] != "running" and now
+        return lab.wait_for(f"evacuation {name}", look, seconds)
+
+    def assert_all_at(self, side):
+        for machine in self.lab.machines:
+            machine.run_directory = self.lab.run_directory(side)
+            self.lab.wait_vm(side, machine.name)
+            self.assert_one_at(side, machine.name)
+
+    def test_there_and_back(self):
+        """A whole site, though the orchestrator dies meanwhile; and back, two at once at the most."""
+        self.begin_all()
+        name = identifier()
+        evacuation = self.evacuate("source", "target", id=name)
+        self.assertEqual(sorted(machine["vm"] for machine in evacuation["machines"]), self.NAMES)
+        self.assertEqual(self.evacuate("source", "target", id=name, expect=200)["id"], name)
+        lab.wait_for("the first machine to move", lambda: self.lab.api.get("/v1/migrations?active=true")["items"])
+        self.lab.kill(self.lab.orchestrators["one"])
+        self.lab.orchestrator()
+        end = self.wait_evacuation(name)
+        self.assertEqual((end["state"], end["moved"]), ("completed", 3), end)
+        self.assert_all_at("target")
+        waiter = self.lab.ctl("evacuate", "target", "source", "--at-once", "2", "--downtime", "1s", "--wait")
+        most = 0
+        while waiter.process.poll() is None:
+            most = max(most, len(self.lab.api.get("/v1/migrations?active=true")["items"]))
+            time.sleep(0.05)
+        self.assertEqual(waiter.wait(), 0, waiter.transcript())
+        self.assertIn("3 of 3 moved", waiter.output[-1])
+        self.assertIn(most, (1, 2))
+        self.assert_all_at("source")
+
+    def test_what_is_refused(self):
+        self.begin_all()
+        soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+        self.assertIn("the deadline is sooner", self.evacuate("source", "target", 409, deadline=soon)["detail"])
+        self.lab.api.ask("DELETE", "/v1/lines/west")
+        self.assertIn("no line", self.evacuate("source", "target", 409)["detail"])
+        self.evacuate("source", "nowhere", 404)
+        self.evacuate("source", "source", 409)
+        # A machine that writes faster than the line is named, and stays.
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 200e6})
+        end = self.wait_evacuation(self.evacuate("source", "target", dirtyBytesPerSecond=1e9)["id"])
+        self.assertEqual((end["state"], {machine["state"] for machine in end["machines"]}), ("incomplete", {"stayed"}), end)
+        self.assertIn("it writes faster", end["machines"][0]["problem"]["detail"])
+        self.assert_all_at("source")
 
 
 class Asking(OrchestratorTest):

@@ -59,7 +59,10 @@ public struct Element: Sendable, Equatable {
             throw TurntableError(.protocol, what, "it has \(ByteCount(data.count)), and may have \(ByteCount(Limits.nsiMessageBytes))")
         }
         // A message has no declarations of its own: entities and external parts are never looked at.
-        guard data.range(of: Data("<!DOCTYPE".utf8)) == nil else { throw TurntableError(.protocol, what, "it declares a document type") }
+        // Nor is it in an encoding in which that would not be seen.
+        guard data.range(of: Data("<!DOCTYPE".utf8)) == nil, !data.contains(0) else {
+            throw TurntableError(.protocol, what, "it declares a document type, or is not in UTF-8")
+        }
         let reader = Reader()
         let parser = XMLParser(data: data)
         parser.shouldProcessNamespaces = true

@@ -181,6 +181,8 @@ public struct NSIConnection: Sendable, Equatable {
     public static func all(in message: NSIMessage) -> [NSIConnection] { message.body.all("reservation").compactMap { NSIConnection($0) } }
 
     public var isOver: Bool { lifecycle != "Created" }
+    /// All of it passes traffic, as its last version says.
+    public var carries: Bool { isActive && isConsistent }
 }
 
 /// What is asked of a connection.

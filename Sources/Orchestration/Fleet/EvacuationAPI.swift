@@ -41,11 +41,10 @@ struct EvacuationResource: Encodable, Sendable {
         planned = record.created + record.seconds
         moved = parts.count { $0.state == .moved }
         machines = parts.map { part in
-            let isKnown = part.state != .waiting && part.end > 0
-            return Machine(
+            Machine(
                 vm: part.vm, state: part.state, bitsPerSecond: part.bitsPerSecond, begins: record.created + part.begin, ends: record.created + part.end,
                 problem: part.problem,
-                links: Links(self: "/v1/vms/\(part.vm)", migration: isKnown ? "/v1/migrations/\(part.migration)" : nil))
+                links: Links(self: "/v1/vms/\(part.vm)", migration: part.state == .moving || part.state == .moved ? "/v1/migrations/\(part.migration)" : nil))
         }
         let path = "/v1/evacuations/\(record.id)"
         links = Links(
@@ -135,7 +134,7 @@ struct EvacuationAPI: Sendable {
         for (member, name) in [("site", request.site), ("target", request.target)] {
             do throws(TurntableError) { try MachineName.check(name) } catch { throw bad(member, error.why) }
         }
-        if request.site == request.target { throw bad("target", "it is the site that is evacuated") }
+        if request.site == request.target { throw Problem(.conflict, "refused", "evacuating \(request.site)", "it is the target too") }
         if let id = request.id, !Admission.isIdentifier(id) { throw bad("id", "it is no UUID in lower case") }
         if let count = request.concurrency, !(1...EvacuationRequest.mostConcurrency).contains(count) {
             throw bad("concurrency", "it must be 1 to \(EvacuationRequest.mostConcurrency)")
@@ -171,7 +170,8 @@ struct EvacuationAPI: Sendable {
                 downtimeSeconds: (request.downtimeMilliseconds ?? Admission.downtimeMilliseconds) / 1000, fixedSeconds: EvacuationRequest.fixedSeconds))
         if let deadline = request.deadline, .now + plan.seconds > deadline {
             throw Problem(
-                .conflict, "refused", what, "\(plan.parts.count) machines take \(Nanoseconds.seconds(plan.seconds)) at \(BitRate(bitsPerSecond: rate * 8)), and the deadline is sooner",
+                .conflict, "refused", what,
+                "\(plan.parts.count) machines take \(Nanoseconds.seconds(plan.seconds)) at \(BitRate(bitsPerSecond: rate * 8)), and the deadline is sooner",
                 remedy: "choose a later one, or a line that is wider")
         }
         var parts = plan.parts.enumerated().map { order, part in
@@ -180,13 +180,16 @@ struct EvacuationAPI: Sendable {
                 begin: part.begin, end: part.end)
         }
         for name in plan.hopeless {
-            let problem = Problem(.conflict, "refused", "moving \(name)", "it writes faster than \(BitRate(bitsPerSecond: rate * 8))", remedy: "stop it, or take a wider line")
+            let problem = Problem(
+                .conflict, "refused", "moving \(name)", "it writes faster than \(BitRate(bitsPerSecond: rate * 8))", remedy: "stop it, or take a wider line")
             parts.append(
                 EvacuationPart(
-                    vm: name, order: parts.count, migration: UUID().uuidString.lowercased(), bitsPerSecond: 0, begin: 0, end: 0, state: .stayed, problem: problem))
+                    vm: name, order: parts.count, migration: UUID().uuidString.lowercased(), bitsPerSecond: 0, begin: 0, end: 0, state: .stayed,
+                    problem: problem))
         }
         let record = EvacuationRecord(
-            id: request.id ?? "", request: request, requestedBy: peer, created: .now, line: String(line.key.dropFirst("lines/".count)), seconds: plan.seconds)
+            id: request.id ?? "", request: request, requestedBy: peer, created: .now, line: String(line.key.dropFirst("lines/".count)),
+            seconds: plan.seconds)
         return (record, parts)
     }
 }

@@ -68,7 +68,8 @@ struct LightpathAPI: Sendable {
     private func admit(_ context: Context) throws {
         guard users.contains(context.peer) else {
             throw Problem(
-                .forbidden, "forbidden", "asking for lightpaths", "\(context.peer) may have none here", remedy: "start the controller with --user \(context.peer)")
+                .forbidden, "forbidden", "asking for lightpaths", "\(context.peer) may have none here",
+                remedy: "start the controller with --user \(context.peer)")
         }
     }
 

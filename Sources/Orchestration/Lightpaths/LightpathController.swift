@@ -81,7 +81,7 @@ actor LightpathController {
     /// As soon as what is set up is what the book wants, or after a while.
     private func settled() async {
         let deadline = ContinuousClock.now + .nanoseconds(Limits.agentTime.value / 2)
-        while made.map({ $0.map(\.setup) }) != wanted(.now).map(\.setup), ContinuousClock.now < deadline, !Task.isCancelled { try? await Task.sleep(for: .milliseconds(10)) }
+        while !isMade(wanted(.now)), ContinuousClock.now < deadline, !Task.isCancelled { try? await Task.sleep(for: .milliseconds(10)) }
     }
 
     private func lease() -> Date { .now + Limits.lightpathHoldTime.seconds }
@@ -149,6 +149,8 @@ actor LightpathController {
 
     // MARK: - What is set up
 
+    private func isMade(_ wanted: [Reservation]) -> Bool { made.map { $0.map(\.setup) } == wanted.map(\.setup) }
+
     private func wanted(_ now: Date) -> [Reservation] { book.reservations.values.filter { $0.isWanted(at: now) }.sorted { $0.id < $1.id } }
 
     /// Until the task is cancelled.
@@ -170,7 +172,7 @@ actor LightpathController {
     /// Makes what the book wants. What an earlier process left is found and made so as well.
     func make() async {
         let wanted = wanted(.now)
-        guard wanted.map(\.setup) != made.map({ $0.map(\.setup) }) else { return }
+        guard !isMade(wanted) else { return }
         let before = made ?? []
         do throws(TurntableError) {
             try await setup.apply(wanted, anew: made == nil)

@@ -128,7 +128,7 @@ struct NSILine: LightpathProvider {
     private func path(_ connection: NSIConnection) -> Lightpath {
         Lightpath(
             state: connection.provision == "Provisioned" ? .provisioned : connection.reservation == "ReserveHeld" ? .held : .committed,
-            bitsPerSecond: connection.megabitsPerSecond * 1e6, isActive: connection.isActive && connection.isConsistent, until: connection.until ?? .distantFuture)
+            bitsPerSecond: connection.megabitsPerSecond * 1e6, isActive: connection.carries, until: connection.until ?? .distantFuture)
     }
 
     /// Nothing is held of it.
@@ -165,7 +165,7 @@ struct NSILine: LightpathProvider {
         let isAsked = connection.provision == "Provisioned"
         // The first notice may say that nothing passes yet: what counts is that all of it does, with this version.
         let active = try await perform(id, isAsked ? nil : "provision", [Element("connectionId", connection.id)]) {
-            $0?.provision == "Provisioned" && $0?.isActive == true && $0?.isConsistent == true
+            $0?.provision == "Provisioned" && $0?.carries == true
         }
         return path(active ?? connection)
     }
@@ -193,7 +193,7 @@ struct NSILine: LightpathProvider {
         _ = try await perform(id, "reserve", [name, criteria.element]) { $0?.reservation == "ReserveHeld" }
         do throws(TurntableError) {
             let changed = try await perform(id, "reserveCommit", [name]) {
-                $0?.reservation == "ReserveStart" && $0?.version == version && ($0?.provision != "Provisioned" || $0?.isActive == true && $0?.isConsistent == true)
+                $0?.reservation == "ReserveStart" && $0?.version == version && ($0?.provision != "Provisioned" || $0?.carries == true)
             }
             return changed ?? connection
         } catch {
