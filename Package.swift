@@ -111,10 +111,11 @@ let package = Package(
                 argumentParser,
             ],
             swiftSettings: strict),
+        library("Lightpaths", ["TurntableCore", "TurntableLinux"]),
         library(
             "Orchestration",
             [
-                "TurntableCore", "TurntableLinux", "Protection", "Capability",
+                "TurntableCore", "TurntableLinux", "Protection", "Capability", "Lightpaths",
                 .product(name: "GRDB", package: "GRDB.swift"), .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdTLS", package: "hummingbird"), .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
@@ -154,11 +155,14 @@ let package = Package(
         tests(
             "OrchestrationTests",
             [
-                "TestSupport", "TurntableCore", "TurntableLinux", "Orchestration", "Capability", crypto, .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                "TestSupport", "TurntableCore", "TurntableLinux", "Lightpaths", "Orchestration", "Protection", "Capability", crypto,
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"), .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         tests("EndpointTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Protection", "Endpoint"]),
+        tests("LightpathsTests", ["TestSupport", "TurntableCore", "TurntableLinux", "Lightpaths"]),
         tests("TidyTests", []),
         tests("SimulationTests", ["Simulation", "turntable-simulate"]),
         tests("BlockDeltaTests", ["TestSupport", "TurntableCore", "TurntableLinux", "BlockDelta"]),

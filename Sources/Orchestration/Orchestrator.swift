@@ -4,6 +4,7 @@ internal import AsyncHTTPClient
 internal import Capability
 public import Crypto
 internal import Foundation
+internal import Lightpaths
 public import Logging
 internal import NIOCore
 public import Protection
@@ -22,11 +23,13 @@ public struct Orchestrator: Sendable {
     public var policy: String?
     /// What the domain signs tokens with.
     public var domainKey: Curve25519.Signing.PrivateKey?
+    /// Who it is to providers of lightpaths by NSI.
+    public var nsi: NSIRequester?
     public var log: Logger
 
     public init(
         identity: HostIdentity, address: Address, domain: String, store: String, operators: Set<String>, policy: String?,
-        domainKey: Curve25519.Signing.PrivateKey?, log: Logger
+        domainKey: Curve25519.Signing.PrivateKey?, nsi: NSIRequester? = nil, log: Logger
     ) {
         self.identity = identity
         self.address = address
@@ -35,22 +38,23 @@ public struct Orchestrator: Sendable {
         self.operators = operators
         self.policy = policy
         self.domainKey = domainKey
+        self.nsi = nsi
         self.log = log
     }
 
     /// Until the process is asked to end.
     public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
         let client = try Client(identity: identity)
-        let store = try await openStore(client)
+        let store = try await Stores.open(store, domain: domain, client)
         // Two of one name are told apart.
         let name = "\(identity.names) \(UUID().uuidString.prefix(8).lowercased())"
         let policy = try policy.map { (path) throws(TurntableError) in try Policy(file: path) }
         let authority = Authority(domain: domain, operators: operators, policy: policy, key: domainKey)
-        let api = OrchestratorAPI(store: store, name: name, authority: authority)
+        let api = OrchestratorAPI(store: store, name: name, authority: authority, nsi: nsi)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 await Mastership(store: store, name: name, log: log).run { term in
-                    await Master(store: store, client: client, domain: domain, authority: authority, term: term, log: log).run()
+                    await Master(store: store, client: client, domain: domain, authority: authority, term: term, log: log, nsi: nsi).run()
                 }
             }
             group.addTask { try await Server(address: address, identity: identity, log: log).run(api.routes()) { listening($0) } }
@@ -60,15 +64,18 @@ public struct Orchestrator: Sendable {
         }
         await client.shutDown()
     }
+}
 
-    private func openStore(_ client: Client) async throws -> any Store {
-        for (scheme, transport) in [("etcd://", "http://"), ("etcds://", "https://")] where store.hasPrefix(scheme) {
-            let members = store.dropFirst(scheme.count).split(separator: ",").map { transport + $0 }
+enum Stores {
+    /// - Parameter place: a path, or etcd://host:port[,host:port…]; etcds:// with TLS.
+    static func open(_ place: String, domain: String, _ client: Client) async throws(TurntableError) -> any Store {
+        for (scheme, transport) in [("etcd://", "http://"), ("etcds://", "https://")] where place.hasPrefix(scheme) {
+            let members = place.dropFirst(scheme.count).split(separator: ",").map { transport + $0 }
             let etcd = EtcdStore(members: members, domain: domain, client: client.http)
             _ = try await etcd.read(Term.key)
             return etcd
         }
-        return try SQLiteStore(path: store)
+        return try SQLiteStore(path: place)
     }
 }
 
@@ -139,5 +146,49 @@ public struct SiteService: Sendable {
             try await group.next()
             group.cancelAll()
         }
+    }
+}
+
+/// A controller of lightpaths, and the links that it sets them up on.
+public struct LightpathService: Sendable {
+    public var identity: HostIdentity
+    public var address: Address
+    /// The file that describes the network.
+    public var topology: String
+    /// A path: the file is this process's alone, as the links are.
+    public var store: String
+    /// Who may have lightpaths.
+    public var users: Set<String>
+    /// The network's name for NSI, if it answers that.
+    public var network: String?
+    public var log: Logger
+
+    public init(identity: HostIdentity, address: Address, topology: String, store: String, users: Set<String>, network: String?, log: Logger) {
+        self.identity = identity
+        self.address = address
+        self.topology = topology
+        self.store = store
+        self.users = users
+        self.network = network
+        self.log = log
+    }
+
+    public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
+        let topology = try Topology.read(topology)
+        let controller = try await LightpathController(topology: topology, store: try SQLiteStore(path: store), log: log)
+        // What an earlier process left is as it should be before anything new is asked.
+        await controller.make()
+        let client = try Client(identity: identity)
+        let nsi = network.map { NSIProviderAPI(controller: controller, client: client, users: users, network: $0, log: log) }
+        var routes = LightpathAPI(controller: controller, topology: topology, users: users).routes()
+        nsi?.add(to: &routes)
+        try await withThrowingTaskGroup(of: Void.self) { [routes] group in
+            group.addTask { await controller.run() }
+            if let nsi { group.addTask { await nsi.tellEvents() } }
+            group.addTask { try await Server(address: address, identity: identity, log: log).run(routes) { listening($0) } }
+            try await group.next()
+            group.cancelAll()
+        }
+        await client.shutDown()
     }
 }

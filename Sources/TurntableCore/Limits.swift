@@ -174,6 +174,8 @@ public enum Limits {
     public static let endedMoveTime = Nanoseconds.seconds(24 * 3600)
     /// A command of `turntable` that an agent waits for ends within this time.
     public static let agentCommandTime = Nanoseconds.seconds(30)
+    /// What such a command prints, at most.
+    public static let commandOutputBytes = listEntries * storedBytes
     /// How often an agent looks after a program that it started.
     public static let agentPollTime = Nanoseconds.milliseconds(100)
     /// Who follows a migration hears something this often, whether or not it changed.
@@ -206,4 +208,31 @@ public enum Limits {
     public static let tunnelPacketBytes = 65_535 - 64
     /// The kernel answers a change of its routes within this time.
     public static let netlinkTime = Nanoseconds.seconds(2)
+
+    /// Nodes and links of a topology, and bytes of its file.
+    public static let topologyNodes = 1000
+    public static let topologyLinks = 4000
+    public static let topologyBytes = 4 << 20
+    /// Links of one lightpath.
+    public static let lightpathHops = 64
+    /// Lightpaths that a controller keeps at once: each has a number, which is part of a class's and of a network's.
+    public static let lightpaths = 4096
+    /// A held lightpath that nobody commits ends after this, and so does one that its orchestrator does not ask for any more.
+    public static let lightpathHoldTime = Nanoseconds.seconds(120)
+    /// A migration asks for a lightpath for this long, and for as long again when half of it is over.
+    public static let lightpathTime = Nanoseconds.seconds(3600)
+    /// The longest, and the farthest ahead, that a lightpath is reserved.
+    public static let lightpathWindow = Nanoseconds.seconds(400 * 24 * 3600)
+    /// How often a controller looks which lightpaths begin or end.
+    public static let lightpathTickTime = Nanoseconds.milliseconds(500)
+    /// A message of the NSI Connection Service, and the elements and the depth of one.
+    public static let nsiMessageBytes = 1 << 20
+    public static let nsiElements = 20_000
+    public static let nsiDepth = 64
+    /// A provider's confirmation, and then its data plane, come within this time.
+    public static let nsiReplyTime = Nanoseconds.seconds(60)
+    /// How often a provider is asked itself while its reply does not come.
+    public static let nsiPollTime = Nanoseconds.seconds(1)
+    /// Replies that are waited for at once, and those that came before anybody waited.
+    public static let nsiReplies = 4096
 }

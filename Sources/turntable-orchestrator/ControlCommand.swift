@@ -70,7 +70,7 @@ struct AskingOptions: ParsableArguments {
 
 func say(_ text: String) { FileHandle.standardOutput.write(Data((text + "\n").utf8)) }
 
-private func table(_ rows: [[String]]) -> String {
+func table(_ rows: [[String]]) -> String {
     let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
     return rows.map { row in
         zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }.joined(separator: "  ").trimmingCharacters(in: .whitespaces)
@@ -133,6 +133,12 @@ struct LineOrder: AsyncParsableCommand {
     @Argument(help: "The two sites. Default: it is removed.") var ends: [String] = []
     @Option(help: ArgumentHelp("Its bandwidth.", valueName: "rate")) var rate: String?
     @Option(help: ArgumentHelp("Its round trip. Default: measured by each migration.", valueName: "time")) var rtt: String?
+    @Option(help: ArgumentHelp("The controller that sets it up for each migration.", valueName: "https://host:port")) var controller: String?
+    @Option(help: ArgumentHelp("The provider by NSI that sets it up for each migration.", valueName: "url")) var nsi: String?
+    @Option(help: ArgumentHelp("That provider's name.", valueName: "urn")) var nsa: String?
+    @Flag(help: "That provider changes no connections in use.") var noModify = false
+    @Option(help: ArgumentHelp("How the two ends are called there, in the order of the sites. Default: as they are.", valueName: "name,name"))
+    var at: String?
     @OptionGroup var asking: AskingOptions
     func run() async throws {
         try await asking.with { control in
@@ -140,6 +146,15 @@ struct LineOrder: AsyncParsableCommand {
             guard let rate = rate.flatMap({ BitRate(parsing: $0) }) else { throw TurntableError(.usage, "--rate", "it is missing, or no rate") }
             var body: [String: Value] = ["ends": .list(ends.map { .string($0) }), "bitsPerSecond": .number(rate.bitsPerSecond)]
             if let rtt { body["roundTripMilliseconds"] = .number(try milliseconds(rtt, "--rtt")) }
+            let names = at?.split(separator: ",").map(String.init) ?? ends
+            if let url = controller ?? nsi {
+                var provider: [String: Value] = [
+                    "kind": .string(controller == nil ? "nsi" : "controller"), "url": .string(url), "ends": .list(names.map { .string($0) }),
+                ]
+                if let nsa { provider["nsa"] = .string(nsa) }
+                if noModify { provider["modifies"] = .bool(false) }
+                body["provider"] = .object(provider)
+            }
             say(try await control.put("/v1/lines/\(name)", body).text)
         }
     }

@@ -21,7 +21,7 @@ struct TurntableOrchestrator: AsyncParsableCommand {
               For all:         turntable-orchestrator serve --operator alice.example
               An operator:     turntable ctl migrate web amsterdam --downtime 200ms
             """,
-        version: "0.1.0", subcommands: [ServeCommand.self, AgentCommand.self, ControlCommand.self])
+        version: "0.1.0", subcommands: [ServeCommand.self, AgentCommand.self, LightpathsCommand.self, ControlCommand.self])
 
     /// As the argument parser's own, but a wrong command line ends with the code that every command of Turntable uses for it.
     static func main() async {
@@ -69,6 +69,15 @@ struct ServeCommand: AsyncParsableCommand {
         name: .customLong("domain-key"),
         help: ArgumentHelp("The domain's key, as `turntable keys domain` makes it: migrations get tokens, which sites may demand.", valueName: "file"))
     var domainKey: String?
+    @Option(
+        name: .customLong("nsi-name"),
+        help: ArgumentHelp("How providers of lightpaths by NSI know this domain: urn:ogf:network:…:nsa.", valueName: "urn"))
+    var nsiName: String?
+    @Option(
+        name: .customLong("nsi-url"),
+        help: ArgumentHelp(
+            "How they reach this orchestrator. Default: https://, the first name in its certificate, and the port.", valueName: "https://host:port"))
+    var nsiURL: String?
     @Flag(help: "Print one JSON object when requests are taken.") var json = false
     @OptionGroup var keys: KeysOption
 
@@ -78,9 +87,12 @@ struct ServeCommand: AsyncParsableCommand {
                 throw TurntableError(.usage, "--listen \(listen)", "it is no address:port")
             }
             try MachineName.check(domain)
+            let identity = try keys.identity()
+            let nsi = nsiName.map { NSIRequester(name: $0, url: nsiURL ?? "https://\(identity.names):\(address.port)") }
             let orchestrator = Orchestrator(
-                identity: try keys.identity(), address: address, domain: domain, store: store, operators: Set(operators.map { $0.lowercased() }),
-                policy: policy, domainKey: try domainKey.map { (path) throws(TurntableError) in try DomainKey.read(path) }, log: makeLog("orchestrator"))
+                identity: identity, address: address, domain: domain, store: store, operators: Set(operators.map { $0.lowercased() }),
+                policy: policy, domainKey: try domainKey.map { (path) throws(TurntableError) in try DomainKey.read(path) }, nsi: nsi,
+                log: makeLog("orchestrator"))
             try await orchestrator.run { [json] port in sayListening(address.host, port, json) }
         }
     }
@@ -147,6 +159,7 @@ struct AgentCommand: AsyncParsableCommand {
     }
 }
 
+let lightpathsPort: UInt16 = 4906
 let agentPort: UInt16 = 4907
 let orchestratorPort: UInt16 = 4908
 

@@ -119,13 +119,16 @@ class Stage(lab.Lab):
         self.agents[side] = program
         return program
 
-    def orchestrator(self, name="one", store=None, operators=("third.test",), options=(), environment=None):
-        port = self.orchestrators[name].port if name in self.orchestrators else 0
+    def orchestrator(self, name="one", store=None, operators=("third.test",), environment=None, port=0, options=()):
+        port = self.orchestrators[name].port if name in self.orchestrators else port
+        options = options or getattr(self.orchestrators.get(name), "extra", ())
         program = self.start(
             ORCHESTRATOR, "serve", "--json", "--listen", f"127.0.0.1:{port}", "--store", store or self.directory / "orchestrator.sqlite", "--domain", "lab",
-            *(word for who in operators for word in ("--operator", who)), *options, "--keys", self.keys("third"), environment={"TURNTABLE_LOG": "info", **(environment or {})})
+            *(word for who in operators for word in ("--operator", who)), "--keys", self.keys("third"), *options,
+            environment={"TURNTABLE_LOG": "info", **(environment or {})})
         program.port = int(program.wait_event("listening")["address"].rsplit(":", 1)[1])
         program.api = API(f"https://127.0.0.1:{program.port}", self.keys("third"))
+        program.extra = options
         self.orchestrators[name] = program
         return program
 

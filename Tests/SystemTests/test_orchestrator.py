@@ -13,7 +13,8 @@ from pathlib import Path
 import lab
 import tokens
 from case import SystemTest
-from orchestra import API, Etcd, Stage, identifier
+from orchestra import API, Etcd, Stage, free_port, identifier
+from test_lightpaths import NSI_NETWORK, Network
 
 
 # A guest that is being copied for a second and a half on a line of 24 Mb/s, and tells every four seconds that it works.
@@ -62,6 +63,17 @@ class OrchestratorTest(SystemTest):
         lab.wait_for("slots to be given back", lambda: not any(self.slots()), 15)
         self.assertEqual([line for line in self.lab.processes().values() if " receive " in line], [])
         self.assertEqual(api.get("/v1/migrations?active=true")["items"], [])
+
+    def freeze_and_kill(self, instant, target, **members):
+        """The orchestrator stops where it is about to write this, is killed, and started again."""
+        self.lab.kill(self.lab.orchestrators["one"])
+        first = self.lab.orchestrator(environment=lab.freezing("before", instant.encode()))
+        self.lab.wait_vm("source" if target == "target" else "target")
+        self.name = identifier()
+        self.lab.migrate(target, id=self.name, downtimeMilliseconds=members.pop("downtimeMilliseconds", 500), **members)
+        first.wait_frozen()
+        self.lab.kill(first)
+        self.lab.orchestrator()
 
     def slots(self):
         """What the agents hold, by their files."""
@@ -328,17 +340,6 @@ class Killed(OrchestratorTest):
                 self.assertEqual(self.lab.wait_migration(self.name)["state"], "failed")
                 self.assert_one_at("source")
 
-    def freeze_and_kill(self, instant, target, **members):
-        """The orchestrator stops where it is about to write this, is killed, and started again."""
-        self.lab.kill(self.lab.orchestrators["one"])
-        first = self.lab.orchestrator(environment=lab.freezing("before", instant.encode()))
-        self.lab.wait_vm("source" if target == "target" else "target")
-        self.name = identifier()
-        self.lab.migrate(target, id=self.name, downtimeMilliseconds=members.pop("downtimeMilliseconds", 500), **members)
-        first.wait_frozen()
-        self.lab.kill(first)
-        self.lab.orchestrator()
-
     def test_source_agent(self):
         self.kill_agent("source")
 
@@ -448,6 +449,111 @@ class SeveralOrchestrators(OrchestratorTest):
         self.assertEqual(end["state"], "completed", end)
         self.machine.run_directory = self.lab.run_directory("target")
         self.assert_one_at("target")
+
+
+class Lightpaths(OrchestratorTest):
+    """A line that a provider sets up for each migration; whatever is killed, nothing of it remains."""
+
+    def begin_with(self, kind, rate=400e6, **details):
+        self.network = Network(self.lab)
+        self.controller = self.network.controller()
+        url = f"https://127.0.0.1:{self.controller.port}"
+        port = free_port()
+        if kind == "nsi":
+            self.lab.orchestrator(port=port, options=("--nsi-name", "urn:ogf:network:lab:nsa", "--nsi-url", f"https://127.0.0.1:{port}"))
+            provider = {"kind": "nsi", "url": url + "/v1/nsi", "nsa": f"{NSI_NETWORK}:nsa", "ends": [f"{NSI_NETWORK}:a", f"{NSI_NETWORK}:c"]}
+        else:
+            self.lab.orchestrator()
+            provider = {"kind": "controller", "url": url, "ends": ["a", "c"]}
+        self.lab.sites()
+        self.machine = self.start_machine(**details)
+        self.lab.wait_vm("source")
+        answer = self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": rate, "roundTripMilliseconds": 2, "provider": provider})
+        self.assertEqual(answer.status, 201, answer.body)
+
+    def paths(self):
+        return [(path["state"], path["ends"], path["bitsPerSecond"]) for path in self.controller.api.get("/v1/lightpaths")]
+
+    def assert_given_back(self):
+        self.assertEqual({state for state, *_ in self.paths()}, {"terminated"})
+        self.assertEqual(self.network.remains(), [])
+
+    def there_and_back(self, kind):
+        self.begin_with(kind, 24e6, append=SLOW)
+        for here, there, ends in (("source", "target", ["a", "c"]), ("target", "source", ["c", "a"])):
+            name = self.lab.migrate(there)["id"]
+            self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
+            self.assertIn(("provisioned", ends, 24e6), self.paths())
+            self.assertEqual(len([line for line in self.network.remains() if "tt" in line]), 5)
+            end = self.lab.wait_migration(name)
+            self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 24e6), end)
+            self.assert_given_back()
+            self.machine.run_directory = self.lab.run_directory(there)
+            self.lab.wait_vm(there)
+            self.assert_one_at(there)
+
+    def test_controller(self):
+        self.there_and_back("controller")
+
+    def test_nsi(self):
+        self.there_and_back("nsi")
+
+    def kill_at(self, kind, instants):
+        self.begin_with(kind)
+        here, there = "source", "target"
+        for instant in instants:
+            with self.subTest(instant):
+                self.freeze_and_kill(instant, there, downtimeMilliseconds=2000)
+                end = self.lab.wait_migration(self.name)
+                self.assertEqual(end["state"], "completed", end)
+                self.assert_given_back()
+                self.machine.run_directory = self.lab.run_directory(there)
+                self.lab.wait_vm(there)
+                self.assert_one_at(there)
+                here, there = there, here
+
+    def test_orchestrator_killed_with_a_controller(self):
+        self.kill_at("controller", ('"line":"west"', '"step":"move"', '"receiver":"', '"step":"settle"', '"state":"completed"'))
+
+    def test_orchestrator_killed_with_nsi(self):
+        self.kill_at("nsi", ('"line":"west"', '"step":"move"', '"state":"completed"'))
+
+    def test_undone(self):
+        """A machine that cannot be moved gives its lightpath back, also when the orchestrator dies meanwhile."""
+        self.begin_with("controller", append="mode=rate rate=200 len=48 check=1")
+        for instant in ('"state":"undoing"', '"state":"failed"'):
+            with self.subTest(instant):
+                self.freeze_and_kill(instant, "target", downtimeMilliseconds=1)
+                self.assertEqual(self.lab.wait_migration(self.name)["state"], "failed")
+                self.assert_given_back()
+                self.assert_one_at("source")
+
+    def test_controller_killed(self):
+        """It comes back and has the path; the machine moved on meanwhile."""
+        self.begin_with("controller", 24e6, append=SLOW)
+        name = self.lab.migrate()["id"]
+        self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
+        port = self.controller.port
+        self.lab.kill(self.controller)
+        self.controller = self.network.controller(port=port)
+        self.assertEqual(self.paths(), [("provisioned", ["a", "c"], 24e6)])
+        self.assertEqual(self.lab.wait_migration(name)["state"], "completed")
+        self.assert_given_back()
+
+    def test_no_room(self):
+        """What somebody else has is not given; the machine stays, and the refusal says why."""
+        self.begin_with("controller")
+        other = identifier()
+        answer = self.controller.api.ask(
+            "PUT", f"/v1/lightpaths/{other}", {"ends": ["a", "b"], "bitsPerSecond": 700e6, "until": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))})
+        self.assertEqual(answer.status, 200, answer.body)
+        end = self.lab.wait_migration(self.lab.migrate(bitsPerSecond=200e6)["id"])
+        self.assertEqual((end["state"], end["problem"]["type"]), ("failed", "urn:turntable:problem:refused"), end)
+        self.assertIn("100.0 Mb/s are the most that is free", end["problem"]["detail"])
+        self.assert_one_at("source")
+        # Who asks for no rate takes what there is.
+        end = self.lab.wait_migration(self.lab.migrate()["id"])
+        self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 100e6), end)
 
 
 class Asking(OrchestratorTest):

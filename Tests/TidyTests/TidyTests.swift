@@ -60,8 +60,9 @@ struct TidyTests {
         ],
         "Endpoint": ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"],
         "turntable-gateway": ["TurntableCore", "TurntableLinux", "Protection", "Endpoint"],
+        "Lightpaths": ["TurntableCore", "TurntableLinux"],
         // Calls the engine's program, and knows nothing of its inside.
-        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection", "Capability"],
+        "Orchestration": ["TurntableCore", "TurntableLinux", "Protection", "Capability", "Lightpaths"],
         "turntable-orchestrator": ["TurntableCore", "TurntableLinux", "Protection", "Orchestration"],
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [

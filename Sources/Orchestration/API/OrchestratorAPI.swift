@@ -12,9 +12,11 @@ struct OrchestratorAPI: Sendable {
     let authority: Authority
     var domain: String { authority.domain }
     var operators: Set<String> { authority.operators }
+    var nsi: NSIRequester?
 
     func routes() -> Routes {
         var routes = Routes()
+        if let nsi { NSIRepliesAPI(requester: nsi).add(to: &routes) }
         routes.add("/v1/status", (.get, status))
         routes.add("/v1/sites", (.get, listSites))
         routes.add("/v1/sites/:site", (.get, showSite), (.put, putSite), (.delete, deleteSite))
@@ -113,9 +115,7 @@ struct OrchestratorAPI: Sendable {
         let name = try context.name("site")
         try demandOperator(context, "describing site \(name)")
         let record = try await request.json(SiteRecord.self)
-        guard let url = URLComponents(string: record.agent), url.scheme == "https", let host = url.host, !host.isEmpty, url.path.isEmpty,
-            url.query == nil, url.fragment == nil, url.user == nil, record.agent.utf8.count <= 300
-        else { throw Problem(.badRequest, "body", "agent", "it is no https://host:port") }
+        guard isHost(record.agent) else { throw Problem(.badRequest, "body", "agent", "it is no https://host:port") }
         return try await put(Key.site(name), { (_: SiteRecord?) in record }, { SiteResource(name, $0, nil) })
     }
 
@@ -147,6 +147,7 @@ struct OrchestratorAPI: Sendable {
         var ends: [String]
         var bitsPerSecond: Double
         var roundTripMilliseconds: Double?
+        var provider: LineProvider?
     }
 
     @Sendable private func putLine(_ request: Request, _ context: Context) async throws -> Response {
@@ -162,15 +163,18 @@ struct OrchestratorAPI: Sendable {
         if let time = body.roundTripMilliseconds, !(time >= 0 && time <= 60_000) {
             throw Problem(.badRequest, "body", "roundTripMilliseconds", "it must be 0 to 60000")
         }
+        try body.provider?.check()
         return try await put(
             Key.line(name),
             { (known: LineRecord?) in
                 let reserved = known?.reserved ?? [:]
-                if let known, !reserved.isEmpty, Set(known.ends) != Set(body.ends) {
+                // Who gave it must be asked to take it back.
+                if let known, !reserved.isEmpty, known.ends != body.ends || known.provider != body.provider {
                     throw Problem(.conflict, "refused", "moving line \(name)", "\(reserved.count) migrations have some of it")
                 }
                 return LineRecord(
-                    ends: body.ends, bitsPerSecond: body.bitsPerSecond, roundTripMilliseconds: body.roundTripMilliseconds, reserved: reserved)
+                    ends: body.ends, bitsPerSecond: body.bitsPerSecond, roundTripMilliseconds: body.roundTripMilliseconds, provider: body.provider,
+                    reserved: reserved)
             }, { LineResource(name, $0) })
     }
 
@@ -208,4 +212,10 @@ struct OrchestratorAPI: Sendable {
         }
         return try .json(try await resource(name, vm.record), headers: [.eTag: etag])
     }
+}
+
+/// Whether a text is https://host:port, or https://host.
+func isHost(_ text: String, mayHavePath: Bool = false) -> Bool {
+    guard let url = URLComponents(string: text), url.scheme == "https", let host = url.host, !host.isEmpty else { return false }
+    return (mayHavePath || url.path.isEmpty) && url.query == nil && url.fragment == nil && url.user == nil && text.utf8.count <= 300
 }

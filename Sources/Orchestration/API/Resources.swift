@@ -45,6 +45,7 @@ struct LineResource: Encodable, Sendable {
     var bitsPerSecond: Double
     var freeBitsPerSecond: Double
     var roundTripMilliseconds: Double?
+    var provider: LineProvider?
     /// By migration.
     var reserved: [String: Double]
     var links: Links
@@ -55,6 +56,7 @@ struct LineResource: Encodable, Sendable {
         bitsPerSecond = record.bitsPerSecond
         freeBitsPerSecond = record.freeBitsPerSecond
         roundTripMilliseconds = record.roundTripMilliseconds
+        provider = record.provider
         reserved = record.reserved
         links = Links(self: "/v1/lines/\(name)")
     }

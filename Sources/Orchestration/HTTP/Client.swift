@@ -35,21 +35,8 @@ struct Client: Sendable {
         within limit: Nanoseconds = Limits.agentTime
     ) async throws(TurntableError) -> Answer {
         let what = "\(method.rawValue) \(url)"
-        var request = HTTPClientRequest(url: url)
-        request.method = method
-        for (name, value) in headers { request.headers.add(name: name, value: value) }
-        if let body {
-            request.headers.add(name: "content-type", value: "application/json")
-            request.body = .bytes(ByteBuffer(bytes: try JSON.encode(body)))
-        }
-        let answer: Answer
-        do {
-            let response = try await http.execute(request, timeout: .nanoseconds(limit.value))
-            let bytes = try await response.body.collect(upTo: Limits.listEntries * Limits.storedBytes)
-            answer = Answer(status: Int(response.status.code), headers: response.headers, body: Data(bytes.readableBytesView))
-        } catch {
-            throw TurntableError(.line, what, "\(error)", remedy: "check that it runs there, and whom its certificate is for")
-        }
+        let content = try body.map { body throws(TurntableError) in (type: "application/json", data: try JSON.encode(body)) }
+        let answer = try await exchange(method, url, content, headers: headers, within: limit)
         guard answer.status < 400 else {
             guard let problem = try? JSON.decode(Problem.self, answer.body, what) else {
                 throw TurntableError(answer.status >= 500 ? .line : .protocol, what, "HTTP \(answer.status)")
@@ -57,6 +44,28 @@ struct Client: Sendable {
             throw problem.error(what)
         }
         return answer
+    }
+
+    /// Whatever is answered, also an error.
+    func exchange(
+        _ method: HTTPMethod, _ url: String, _ content: (type: String, data: Data)?, headers: [String: String] = [:],
+        within limit: Nanoseconds = Limits.agentTime
+    ) async throws(TurntableError) -> Answer {
+        var request = HTTPClientRequest(url: url)
+        request.method = method
+        for (name, value) in headers { request.headers.add(name: name, value: value) }
+        if let content {
+            request.headers.add(name: "content-type", value: content.type)
+            request.body = .bytes(ByteBuffer(bytes: content.data))
+        }
+        do {
+            let response = try await http.execute(request, timeout: .nanoseconds(limit.value))
+            let bytes = try await response.body.collect(upTo: Limits.listEntries * Limits.storedBytes)
+            return Answer(status: Int(response.status.code), headers: response.headers, body: Data(bytes.readableBytesView))
+        } catch {
+            throw TurntableError(
+                .line, "\(method.rawValue) \(url)", "\(error)", remedy: "check that it runs there, and whom its certificate is for")
+        }
     }
 
     /// The lines of an answer without end.

@@ -109,26 +109,35 @@ private struct ErrorsAsProblems: RouterMiddleware {
 }
 
 extension Request {
+    func bytes(atMost most: Int) async throws -> Data {
+        var body = ByteBuffer()
+        for try await piece in self.body {
+            guard body.readableBytes + piece.readableBytes <= most else {
+                throw Problem(.contentTooLarge, "too-large", "the body", "it has over \(ByteCount(most))")
+            }
+            body.writeImmutableBuffer(piece)
+        }
+        return Data(body.readableBytesView)
+    }
+
     /// The body as JSON of a type.
     func json<Value: Decodable>(_ type: Value.Type) async throws -> Value {
         guard let kind = headers[.contentType], kind.lowercased().hasPrefix("application/json") else {
             throw Problem(
                 .unsupportedMediaType, "media-type", "the body", "its type is \(headers[.contentType] ?? "not stated")", remedy: "send application/json")
         }
-        var body = ByteBuffer()
-        for try await piece in self.body {
-            guard body.readableBytes + piece.readableBytes <= Limits.storedBytes else {
-                throw Problem(.contentTooLarge, "too-large", "the body", "it has over \(ByteCount(Limits.storedBytes))")
-            }
-            body.writeImmutableBuffer(piece)
-        }
-        do { return try JSON.decode(type, Data(body.readableBytesView), "the body") } catch {
+        let body = try await bytes(atMost: Limits.storedBytes)
+        do { return try JSON.decode(type, body, "the body") } catch {
             throw Problem(.badRequest, "body", "the body", error.why)
         }
     }
 }
 
 extension Response {
+    static func xml(_ data: Data, status: HTTPResponse.Status = .ok) -> Response {
+        Response(status: status, headers: [.contentType: "text/xml; charset=utf-8"], body: .init(byteBuffer: ByteBuffer(bytes: data)))
+    }
+
     static func json(_ value: any Encodable, status: HTTPResponse.Status = .ok, headers more: HTTPFields = [:]) throws -> Response {
         var headers = more
         headers[.contentType] = "application/json"

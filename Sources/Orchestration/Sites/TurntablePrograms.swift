@@ -15,44 +15,7 @@ struct TurntablePrograms: Sendable {
 
     /// Runs a command to its end; gives its exit code and what it printed.
     func run(_ arguments: [String]) async throws(TurntableError) -> (code: Int32, output: String) {
-        let command = [path] + arguments
-        let environment = environment
-        let result: Result<(code: Int32, output: String), TurntableError> = await withCheckedContinuation { continuation in
-            Self.onThread { continuation.resume(returning: Result { () throws(TurntableError) in try Self.runNow(command, environment) }) }
-        }
-        return try result.get()
-    }
-
-    /// What blocks has a thread of its own.
-    private static func onThread(_ body: @escaping @Sendable () -> Void) { _ = WorkerThread("tt-command", body) }
-
-    private static func runNow(_ command: [String], _ environment: [String: String]) throws(TurntableError) -> (code: Int32, output: String) {
-        let what = "running \(command.prefix(2).joined(separator: " "))"
-        let ends = try Socket.pair()
-        let mine = Descriptor(owning: ends.0)
-        let child: ChildProcess
-        do {
-            let theirs = Descriptor(owning: ends.1)
-            child = try ChildProcess(command, environment: environment, output: theirs.rawValue)
-        }
-        var output: [UInt8] = []
-        let deadline = Clock.now + Limits.agentCommandTime
-        while true {
-            guard try Socket.waitReadable(mine, within: deadline - Clock.now) else {
-                child.kill()
-                _ = child.wait()
-                throw TurntableError(.line, what, "it did not end within \(Limits.agentCommandTime)")
-            }
-            let piece = try Socket.read(mine, atMost: 64 << 10, what: what)
-            if piece.isEmpty { break }
-            output += piece
-            guard output.count <= Limits.listEntries * Limits.storedBytes else {
-                child.kill()
-                _ = child.wait()
-                throw TurntableError(.protocol, what, "it says too much")
-            }
-        }
-        return (child.wait(), String(decoding: output, as: UTF8.self))
+        try await Command.run([path] + arguments, environment: environment)
     }
 
     /// Starts a command that goes on, whatever becomes of this process.

@@ -11,6 +11,7 @@ struct Master: Sendable {
     let authority: Authority
     let term: Term
     let log: Logger
+    var nsi: NSIRequester?
 
     func run() async {
         await withTaskGroup(of: Void.self) { group in

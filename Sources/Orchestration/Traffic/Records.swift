@@ -3,7 +3,7 @@
 //   sites/<site>            SiteRecord      where machines can be
 //   site-state/<site>       SiteState       what its agent said last; vanishes when it is silent
 //   vms/<vm>                VMRecord        a machine that a site has shown, and the migration that holds it
-//   lines/<line>            LineRecord      a static line between two sites, and what is reserved on it
+//   lines/<line>            LineRecord      a line between two sites, and what is reserved on it
 //   migrations/<id>         MigrationRecord everything that was decided about one migration
 //   by-vm/<vm>/<id>         (empty)         the migrations of a machine
 //   active/<id>             (empty)         migrations that are not over
@@ -62,12 +62,14 @@ struct VMRecord: Codable, Sendable, Equatable {
     var isPresent: Bool { state == "here" || state == "migrating" || state == "interrupted" }
 }
 
-/// A line whose rate is known and nobody has to set up.
+/// A line between two sites: there always, or set up by its provider for each migration.
 struct LineRecord: Codable, Sendable, Equatable {
     /// The two sites it is between.
     var ends: [String]
     var bitsPerSecond: Double
     var roundTripMilliseconds: Double?
+    /// Nil: nobody has to set it up.
+    var provider: LineProvider?
     /// What each migration has of it.
     var reserved: [String: Double] = [:]
 
@@ -136,6 +138,8 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     var line: String?
     var bitsPerSecond: Double?
     var roundTripMilliseconds: Double?
+    /// The target's address on the line, if its provider gives it one.
+    var lineAddress: String?
     /// Where the target waits for the machine, and under what name.
     var receiver: String?
     var receiverHost: String?

@@ -13,8 +13,10 @@
 
 internal import Capability
 internal import Foundation
+internal import Lightpaths
 internal import Logging
 internal import TurntableCore
+internal import TurntableLinux
 
 struct Saga: Sendable {
     let id: String
@@ -144,9 +146,10 @@ struct Saga: Sendable {
         }
     }
 
-    /// A line's reservation and the record that names it are written in one transaction.
+    /// A line's reservation and the record that names it are written in one transaction, before its provider is asked for it.
     private func reserve(_ migration: Migration) async throws(TurntableError) {
         let record = migration.record
+        if record.line != nil { return try await provision(migration) }
         let lines: [Stored<LineRecord>] = try await master.store.loadAll("lines/")
         let between = lines.filter {
             $0.record.joins(record.source ?? "", record.request.target) && (record.grantedLine == nil || $0.key == Key.line(record.grantedLine ?? ""))
@@ -176,9 +179,37 @@ struct Saga: Sendable {
         try await commit(migration, [line.condition], [try line.write()]) {
             $0.line = String(reserved.key.dropFirst("lines/".count))
             $0.bitsPerSecond = wanted
-            $0.roundTripMilliseconds = reserved.record.roundTripMilliseconds
-            $0.proceed(to: .move, "\(BitRate(bitsPerSecond: wanted)) of \($0.line ?? "") are reserved")
         }
+    }
+
+    /// Has the line's provider set it up. Each of its steps may have been done already, by the master before this one.
+    private func provision(_ migration: Migration) async throws(TurntableError) {
+        let record = migration.record
+        guard var line = try await line(record) else {
+            throw TurntableError(.refused, "reserving a line for \(record.request.vm)", "\(record.line ?? "") is gone")
+        }
+        let provider = try master.provider(of: line.record, for: id)
+        let wanted = record.bitsPerSecond ?? 0
+        _ = try await provider.reserve(
+            id,
+            LightpathRequest(
+                ends: line.record.providerEnds(from: record.source ?? ""), bitsPerSecond: wanted,
+                // Who asked for no rate takes what there is.
+                leastBitsPerSecond: record.request.bitsPerSecond ?? Admission.leastBitsPerSecond, until: .now + Limits.lightpathTime.seconds))
+        try await provider.commit(id)
+        let path = try await provider.provision(id)
+        line.record.reserved[id] = path.bitsPerSecond
+        try await commit(migration, [line.condition], [try line.write()]) {
+            $0.bitsPerSecond = path.bitsPerSecond
+            $0.roundTripMilliseconds = path.roundTripMilliseconds ?? line.record.roundTripMilliseconds
+            $0.lineAddress = path.addresses?.last
+            $0.proceed(to: .move, "\(BitRate(bitsPerSecond: path.bitsPerSecond)) of \($0.line ?? "") are reserved")
+        }
+    }
+
+    private func line(_ record: MigrationRecord) async throws(TurntableError) -> Stored<LineRecord>? {
+        guard let name = record.line else { return nil }
+        return try await master.store.load(Key.line(name))
     }
 
     private func move(_ migration: Migration) async throws(TurntableError) {
@@ -207,7 +238,7 @@ struct Saga: Sendable {
             return
         }
         let request = MoveRequest(
-            machine: record.request.vm, address: record.receiver ?? "", targetHost: record.receiverHost ?? "",
+            machine: record.request.vm, address: record.senderAddress, targetHost: record.receiverHost ?? "",
             downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
             roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token)
         try await follow(migration, try await source.move(id, request), source, target)
@@ -222,6 +253,7 @@ struct Saga: Sendable {
             if Date.now.timeIntervalSince(held) > Limits.slotTime.seconds / 4 {
                 // The target is busy with the machine, and says so only when asked.
                 _ = try? await target.receive(id)
+                if let line = try await line(migration.record) { try? await master.provider(of: line.record, for: id).keep(id) }
                 held = .now
             }
             do { try await Task.sleep(for: .nanoseconds(Limits.movePollTime.value)) } catch { return }
@@ -270,8 +302,15 @@ struct Saga: Sendable {
         try await end(migration, isCancelled ? .cancelled : .failed, record.problem)
     }
 
-    /// Gives the slot back. One whose site cannot be asked ends by itself.
+    /// Gives the line and the slot back. What cannot be asked for that ends by itself.
     private func release(_ record: MigrationRecord) async throws(TurntableError) {
+        if let line = try await line(record) {
+            do throws(TurntableError) { try await master.provider(of: line.record, for: id).terminate(id) } catch {
+                let since = record.events.last?.time ?? record.created
+                if Date.now.timeIntervalSince(since) < Limits.agentPatience.seconds { throw error }
+                master.log.warning("\(id): \(record.line ?? "") is not given back, and ends by itself: \(error)")
+            }
+        }
         do throws(TurntableError) {
             try await master.agent(record.request.target).release(id)
         } catch {
@@ -292,7 +331,7 @@ struct Saga: Sendable {
             conditions.append(vm.condition)
             writes.append(try vm.write())
         }
-        if let name = record.line, var line: Stored<LineRecord> = try await master.store.load(Key.line(name)) {
+        if var line = try await line(record) {
             line.record.reserved[id] = nil
             conditions.append(line.condition)
             writes.append(try line.write())
@@ -314,6 +353,14 @@ extension MigrationRecord {
         source = vm.site
         epoch = vm.epoch
         note("it begins: \(request.vm) is at \(vm.site), epoch \(vm.epoch)")
+    }
+
+    /// Where the sender finds the receiver: on the line, if the target listens at all of its addresses and has one there.
+    var senderAddress: String {
+        guard let receiver, let lineAddress, let address = Address(parsing: receiver, defaultPort: 0), ["0.0.0.0", "::"].contains(address.host) else {
+            return receiver ?? ""
+        }
+        return "\(Address(host: lineAddress, port: address.port))"
     }
 
     mutating func proceed(to next: Step, _ text: String) {
