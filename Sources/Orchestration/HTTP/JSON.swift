@@ -13,7 +13,15 @@ enum JSON {
 
     static func decode<Value: Decodable>(_ type: Value.Type, _ data: Data, _ what: String) throws(TurntableError) -> Value {
         let decoder = JSONDecoder()
-        decoder.dateDecodingStrategy = .iso8601
+        decoder.dateDecodingStrategy = .custom { decoder in
+            let container = try decoder.singleValueContainer()
+            let text = try container.decode(String.self)
+            // In the one form in which it is written: the 31st of June is no day.
+            guard let date = try? Date(text, strategy: .iso8601), date.formatted(.iso8601) == text else {
+                throw DecodingError.dataCorruptedError(in: container, debugDescription: "it is no time such as 2026-01-31T22:00:00Z")
+            }
+            return date
+        }
         do { return try decoder.decode(type, from: data) } catch let error as DecodingError {
             throw TurntableError(.protocol, what, explain(error))
         } catch {
