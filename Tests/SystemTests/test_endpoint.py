@@ -228,9 +228,10 @@ class Moving(EndpointTest, test_linux.LinuxGuest):
         self.assertIsNone(session["broken"])
         self.assertGreaterEqual(session["echoed"], session["sent"] - 1)
         self.assertGreater(session["echoed"], 20)
-        # Without the flip there would be no answer at all; how short it is, perf/bench/endpoint says of a quiet computer.
+        # Without the flip there would be no answer at all. A computer with fifteen processes for two processors added 1.2 s; how short it
+        # is otherwise, perf/bench/endpoint measures.
         blackout = max(report["blackout"]["totalMilliseconds"] for report in (there, back))
-        self.assertLess(pings["longest_outage_ms"], blackout + 1000)
+        self.assertLess(pings["longest_outage_ms"], blackout + 3000)
         flips = [event["to"] for event in gateways["anchor"].events if event["event"] == "flipped"]
         self.assertEqual(flips, ["source", "target", "source"])
 
