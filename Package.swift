@@ -82,6 +82,7 @@ let package = Package(
         library(
             "TransportVerbs",
             ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
+        library("XLLine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         .target(
@@ -101,7 +102,7 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta",
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "XLLine",
                 argumentParser,
             ],
             swiftSettings: strict),
@@ -161,6 +162,7 @@ let package = Package(
                 "TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "Protection",
                 "CTurntableLinux", "CTurntableVerbs",
             ]),
+        tests("XLLineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XLLine"]),
         tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),
     ],
     swiftLanguageModes: [.v6]

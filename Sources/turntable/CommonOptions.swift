@@ -53,6 +53,15 @@ struct ProtectionOptions: ParsableArguments {
     }
 }
 
+/// Where to listen: with protection on all of this host's addresses, without only where nobody else is.
+func listeningAddress(_ text: String?, _ protection: ProtectionOptions, defaultPort: UInt16) throws(TurntableError) -> Address {
+    let text = text ?? (protection.protection == "none" ? "127.0.0.1" : "0.0.0.0")
+    guard let address = Address(parsing: text, defaultPort: defaultPort) else {
+        throw TurntableError(.usage, "--listen \(text)", "it is no address:port")
+    }
+    return address
+}
+
 /// What carries the data streams.
 struct TransportOptions: ParsableArguments {
     @Option(

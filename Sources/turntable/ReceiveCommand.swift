@@ -64,10 +64,7 @@ struct ReceiveCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors(json: json) {
-            let listen = listen ?? (protection.protection == "none" ? "127.0.0.1:\(defaultPort)" : "0.0.0.0:\(defaultPort)")
-            guard let address = Address(parsing: listen, defaultPort: defaultPort) else {
-                throw TurntableError(.usage, "--listen \(listen)", "it is no address:port")
-            }
+            let address = try listeningAddress(listen, protection, defaultPort: defaultPort)
             guard qmp == nil || command.isEmpty else { throw TurntableError(.usage, "receive", "--qmp and a command exclude each other") }
             guard once || (qmp == nil && command.isEmpty) else {
                 throw TurntableError(.usage, "receive", "one command or monitor serves one machine", remedy: "add --once")

@@ -55,7 +55,7 @@ struct ControlMessageTests {
 
     @Test func kindsKeepTheirNumbers() {
         var generator = SeededGenerator(seed: 1)
-        #expect(generator.messages().map { $0.encoded()[4] } == Array(1...16))
+        #expect(generator.messages().map { $0.encoded()[4] } == Array(1...17))
     }
 
     @Test(arguments: UInt64(0)..<3)
@@ -166,6 +166,14 @@ struct ControlMessageTests {
             (
                 .tooLong, .handoff(Handoff(epoch: Epoch(1), session: .none, attachment: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes))),
                 .handoff(Handoff(epoch: Epoch(1), session: .none, attachment: .none, frames: [], deviceStateBytes: UInt64(Limits.deviceStateBytes) + 1))
+            ),
+            (
+                .tooLong, .program(.start(Array(repeating: "-v", count: Limits.programWords))),
+                .program(.start(Array(repeating: "-v", count: Limits.programWords + 1)))
+            ),
+            (
+                .tooLong, .program(.bytes(.output, [UInt8](repeating: 0, count: Limits.programBytes))),
+                .program(.bytes(.output, [UInt8](repeating: 0, count: Limits.programBytes + 1)))
             ),
         ]
         for (index, (reason, good, bad)) in cases.enumerated() {
