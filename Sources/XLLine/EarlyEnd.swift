@@ -37,7 +37,8 @@ struct EarlyEnd {
         case .ending(let left):
             let taken = bytes.prefix(left)
             guard taken.allSatisfy({ $0 == 0 }) else {
-                throw TurntableError(.protocol, "xl's stream", "after the greeting of turntable-xen-helper it does not end", remedy: "use one version on both hosts")
+                throw TurntableError(
+                    .protocol, "xl's stream", "after the greeting of turntable-xen-helper it does not end", remedy: "use one version on both hosts")
             }
             state = taken.count == left ? .done : .ending(left - taken.count)
             return Array(bytes.dropFirst(taken.count))

@@ -50,8 +50,8 @@ internal import WireFormat
         var found = tt_xen_domain()
         try check(unsafe tt_xen_domain(xen, number, &found), "asking for the state")
         return Facts(
-            pages: Int(found.pages), frames: Int(found.frames), isHVM: found.is_hvm != 0, hasDeviceModel: found.has_device_model != 0, isShutDown: found.is_shut_down != 0,
-            isDying: found.is_dying != 0)
+            pages: Int(found.pages), frames: Int(found.frames), isHVM: found.is_hvm != 0, hasDeviceModel: found.has_device_model != 0,
+            isShutDown: found.is_shut_down != 0, isDying: found.is_dying != 0)
     }
 
     /// PVH and HVM domains have memory that can be copied as it is; a PV domain's page tables name the host's own frames.

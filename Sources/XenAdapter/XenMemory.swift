@@ -59,6 +59,8 @@ internal import TurntableLinux
                     first = frame + 1
                 }
                 try memory.map(first..<piece.upperBound)
+                // Pages of zeroes are not sent, and memory that Xen never gave away holds what was there at boot, unless it scrubs (bootscrub=).
+                unsafe memset(memory.base + piece.lowerBound * pageBytes, 0, piece.count * pageBytes)
             }
         }
         return memory

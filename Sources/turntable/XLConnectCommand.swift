@@ -67,24 +67,15 @@ struct XLReceiveCommand: ParsableCommand {
               turntable xl-receive --listen 10.5.0.2 --allow-peer alpha.example
             """)
 
-    @Option(
-        help: ArgumentHelp(
-            "Address to listen on. Default: all of this host's; with --protection none only 127.0.0.1.", valueName: "address:port"))
-    var listen: String?
-    @Option(
-        name: .customLong("allow-peer"),
-        help: ArgumentHelp(
-            "A host that may send here, as its certificate names it; repeatable. Default: all whom an authority in --keys vouches for.",
-            valueName: "host"))
-    var allowPeers: [String] = []
+    @OptionGroup var listening: ListeningOptions
     @Option(help: ArgumentHelp("The program that is run.", valueName: "path")) var xl = "xl"
     @OptionGroup var protection: ProtectionOptions
 
     func run() throws {
         try reportingErrors(json: false) {
             let printer = EventPrinter(json: false)
-            let address = try listeningAddress(listen, protection, defaultPort: defaultXLPort)
-            let transport = try TCPTargetTransport(listening: address, security: try protection.security(), allowedPeers: allowPeers) {
+            let address = try listening.address(protection, defaultPort: defaultXLPort)
+            let transport = try TCPTargetTransport(listening: address, security: try protection.security(), allowedPeers: listening.allowPeers) {
                 printer.note("turned away \($0)")
             }
             printer.listening(Address(host: address.host, port: transport.port))

@@ -114,7 +114,7 @@ struct ControlMessageTests {
         #expect(
             wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(most + 1, at: 0)) }
                 == WireError(.tooLong, value: UInt64(most) + 1, limit: UInt64(most), offset: 0))
-        for kind in [UInt16(0), 17, .max] {
+        for kind in [UInt16(0), 18, .max] {
             #expect(wireError { () throws(WireError) in try ControlMessage.decodeHeader(header.with(kind, at: 4)) }?.reason == .unknownKind)
             #expect(wireError { () throws(WireError) in try ControlMessage.decode(type: kind, body: []) }?.reason == .unknownKind)
         }
