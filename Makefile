@@ -41,7 +41,7 @@ demo-rdma: build lab ## a machine moves over RDMA and over TCP, in two machines 
 lab-xen: packages ## a pair of real Xen hosts under emulation (perf/xenlab), in .cache/xenlab
 	perf/xenlab/build
 
-demo-xen: build lab-xen ## a PVH guest moves between two real Xen hosts: there by Xen's own helper, back by ours
+demo-xen: build lab-xen ## a PVH guest moves between two real Xen hosts, by Xen's own helper and by ours, near and far; ends with a line of JSON
 	Tests/XenTests/run --demo
 
 test: build guest ## every test: units, conformance, fuzz corpus, model, simulation, real QEMU machines, instruments

@@ -84,6 +84,7 @@ let package = Package(
             "TransportVerbs",
             ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
         library("Capability", ["TurntableCore", "TurntableLinux", "Protection", crypto]),
+        library("XLLine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         .target(
@@ -107,7 +108,7 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", crypto,
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", "XLLine", crypto,
                 argumentParser,
             ],
             swiftSettings: strict),
@@ -173,6 +174,7 @@ let package = Package(
                 "TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "Protection",
                 "CTurntableLinux", "CTurntableVerbs",
             ]),
+        tests("XLLineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XLLine"]),
         tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),
     ],
     swiftLanguageModes: [.v6]

@@ -67,12 +67,16 @@ int tt_xen_version(struct tt_xen *xen, struct tt_xen_version *version) {
 }
 
 int tt_xen_domain(struct tt_xen *xen, uint32_t domain, struct tt_xen_domain *description) {
-    xc_dominfo_t found;
+    xc_domaininfo_t found;
     xen_pfn_t frames = 0;
-    if (xc_domain_getinfo(xen->control, domain, 1, &found) != 1 || found.domid != domain) return -ESRCH;
+    if (xc_domain_getinfolist(xen->control, domain, 1, &found) != 1 || found.domain != domain) return -ESRCH;
     if (xc_domain_nr_gpfns(xen->control, domain, &frames) < 0) return failure();
+    int is_hvm = (found.flags & XEN_DOMINF_hvm_guest) != 0;
     *description = (struct tt_xen_domain){
-        .pages = found.nr_pages, .frames = frames, .is_hvm = found.hvm, .is_shut_down = found.shutdown, .is_dying = found.dying};
+        .pages = found.tot_pages, .frames = frames, .is_hvm = is_hvm,
+        // Of a pvh domain only the local interrupt controller is emulated, and that by Xen.
+        .has_device_model = is_hvm && (found.arch_config.emulation_flags & ~XEN_X86_EMU_LAPIC) != 0,
+        .is_shut_down = (found.flags & XEN_DOMINF_shutdown) != 0, .is_dying = (found.flags & XEN_DOMINF_dying) != 0};
     return 0;
 }
 
@@ -126,6 +130,11 @@ int tt_xen_map(struct tt_xen *xen, uint32_t domain, uint64_t first, size_t count
             if (errors[index] != 0) return errors[index];
     }
     return 0;
+}
+
+int tt_xen_cover(void *address) {
+    void *covered = mmap(address, XC_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    return covered == address ? 0 : -errno;
 }
 
 int tt_xen_log_dirty(struct tt_xen *xen, uint32_t domain, int is_on) {

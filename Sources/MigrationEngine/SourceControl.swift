@@ -38,7 +38,7 @@ extension SourceMigration {
                     case .verified(let verified) where state.right == .relinquished || state.right == .committed: state.verified = verified
                     case .olderPages: break
                     case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys,
-                        .confirmed:
+                        .confirmed, .program:
                         state.said = .lost(TurntableError(.protocol, "the target", "it sent a message that is not for now"))
                     }
                 }

@@ -11,6 +11,8 @@ public struct LineOptions: Sendable {
     public var congestionControl: String?
     /// How page bytes get into the kernel, or nil to choose by measurement on the first frames.
     public var sendMethod: SendMethod?
+    /// There are no data streams: what is to be carried goes over the control stream.
+    public var isControlOnly = false
 
     public init() {}
 

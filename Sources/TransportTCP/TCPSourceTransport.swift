@@ -32,6 +32,7 @@ public final class TCPSourceTransport: SourceTransport {
         if unsafe tt_tcp_status(socket.rawValue, &information) == 0 {
             measuredRoundTrip.update { $0 = Nanoseconds(Int64(information.rtt_microseconds) * 1000) }
         }
+        if options.isControlOnly { _ = try prepareForBulk(socket, what: "the control stream") }
         let preface = Preface(role: .control, protection: security.protection)
         try Socket.write(socket, preface.encoded(), what: "greeting \(address)")
         guard case .sealed(let identity) = security else {
@@ -84,36 +85,17 @@ public final class TCPSourceTransport: SourceTransport {
     }
 
     public func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
-        let roundTrip = roundTrip
-        let wanted = options.sendBufferBytes(roundTrip: roundTrip)
-        let congestion = options.congestionControl(roundTrip: roundTrip)
-        var granted: Int64 = 0
-        var notes: [String] = []
+        var prepared: (granted: Int64, notes: [String]) = (0, [])
         let socket = try Socket.connect(to: address, within: Limits.helloTime) { (socket: borrowing Descriptor) throws(TurntableError) in
-            granted = try checked(tt_set_send_buffer(socket.rawValue, Int32(wanted)), "sizing the send buffer of data stream \(index)")
-            if unsafe tt_set_congestion_control(socket.rawValue, congestion) != 0 {
-                guard options.congestionControl == nil else {
-                    throw TurntableError(
-                        .usage, "using the congestion control \(congestion)", "this kernel does not have it",
-                        remedy: "see net.ipv4.tcp_available_congestion_control")
-                }
-                notes.append("no \(congestion) here")
-            }
-            if let rate = options.pacingRate {
-                try checked(tt_set_pacing_rate(socket.rawValue, UInt64(rate.bytesPerSecond)), "pacing data stream \(index)")
-            }
+            prepared = try prepareForBulk(socket, what: "data stream \(index)")
         }
         // A frame's end must not wait for an acknowledgement; within a frame MSG_MORE joins what belongs together.
         try checked(tt_set_no_delay(socket.rawValue, 1), "setting up data stream \(index)")
         // The waits are the sender's own; the kernel wakes it often enough to heed a shutdown.
         try Socket.setTimeouts(socket, receive: Limits.pollTime, send: Limits.pollTime)
-        try checked(tt_set_unsent_low_water(socket.rawValue, options.unsentBytes()), "bounding what data stream \(index) holds back")
         try checked(tt_set_user_timeout(socket.rawValue, UInt32(Limits.stallTime.milliseconds)), "bounding silence on data stream \(index)")
-        if granted < wanted {
-            notes.append("send buffer \(ByteCount(Int(granted))) of \(ByteCount(wanted)) wanted: raise net.core.wmem_max or run as root")
-        }
         let preface = Preface(role: .data, protection: security.protection, stream: UInt16(index), attachment: attachment)
-        let line = describe(socket, granted, notes)
+        let line = describe(socket, prepared.granted, prepared.notes)
         guard case .sealed = security else {
             try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
             return TCPFrameSender(socket: StreamSocket(socket, stream: index), pages: pages, options: options, line: line)
@@ -125,6 +107,30 @@ public final class TCPSourceTransport: SourceTransport {
         return SealedFrameSender(
             socket: StreamSocket(socket, stream: index), pages: pages, cipher: FrameCipher(secret.key(forStream: index), for: .sealing),
             line: line)
+    }
+
+    /// Sizes a socket to the line. Gives the send buffer that was granted, and what is to be said of it.
+    private func prepareForBulk(_ socket: borrowing Descriptor, what: String) throws(TurntableError) -> (granted: Int64, notes: [String]) {
+        let wanted = options.sendBufferBytes(roundTrip: roundTrip)
+        let congestion = options.congestionControl(roundTrip: roundTrip)
+        var notes: [String] = []
+        let granted = try checked(tt_set_send_buffer(socket.rawValue, Int32(wanted)), "sizing the send buffer of \(what)")
+        if unsafe tt_set_congestion_control(socket.rawValue, congestion) != 0 {
+            guard options.congestionControl == nil else {
+                throw TurntableError(
+                    .usage, "using the congestion control \(congestion)", "this kernel does not have it",
+                    remedy: "see net.ipv4.tcp_available_congestion_control")
+            }
+            notes.append("no \(congestion) here")
+        }
+        if let rate = options.pacingRate {
+            try checked(tt_set_pacing_rate(socket.rawValue, UInt64(rate.bytesPerSecond)), "pacing \(what)")
+        }
+        try checked(tt_set_unsent_low_water(socket.rawValue, options.unsentBytes()), "bounding what \(what) holds back")
+        if granted < wanted {
+            notes.append("send buffer \(ByteCount(Int(granted))) of \(ByteCount(wanted)) wanted: raise net.core.wmem_max or run as root")
+        }
+        return (granted, notes)
     }
 
     private func describe(_ socket: borrowing Descriptor, _ buffer: Int64, _ notes: [String]) -> String {

@@ -141,11 +141,22 @@ public enum Limits {
     public static let xenMeetingTime = Nanoseconds.seconds(30)
     /// A helper that is done leaves the host to xl for this long before it takes its maps down.
     public static let xenRestTime = Nanoseconds.seconds(10)
+    /// Under xl a cut line is waited for this long: a helper that has died is not started again.
+    public static let xenResumeWindow = Nanoseconds.seconds(30)
+    /// Bytes of xl's stream that come before the helpers' greeting: the domain's configuration, and what libxl says first.
+    public static let xlHeadBytes = 256 << 10
     /// Bytes of the greeting that Xen's own stream carries, and addresses in it.
     public static let xenGreetingBytes = 4096
     public static let xenAddresses = 16
     /// A text that the helper gives to libxl's log.
     public static let xenLogBytes = 1024
+
+    /// Words of a program that one host runs for another.
+    public static let programWords = 16
+    /// Bytes of its standard streams in one message.
+    public static let programBytes = 256 << 10
+    /// Programs that one host runs for others at once.
+    public static let programs = 64
 
     /// Bytes of a value in an orchestrator's store, and of a body that its API takes.
     public static let storedBytes = 64 << 10

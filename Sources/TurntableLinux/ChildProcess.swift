@@ -3,7 +3,7 @@ internal import Glibc
 public import TurntableCore
 
 /// A program started by us.
-public struct ChildProcess: ~Copyable {
+public struct ChildProcess: ~Copyable, Sendable {
     public let identifier: Int32
 
     /// Starts a program with this process's environment and `environment` over it.
@@ -11,9 +11,11 @@ public struct ChildProcess: ~Copyable {
     ///   - inherited: descriptors it keeps, under the same numbers.
     ///   - output: a descriptor where its standard output and error go; standard input is then empty, and it gets a session of its
     ///     own. Nil: all three are this process's.
-    ///   - channel: a descriptor that is its standard input and output, its errors being this process's. It gets a session of its own.
+    ///   - channel: a descriptor that is its standard input and output. It gets a session of its own.
+    ///   - errors: with a channel, a descriptor where its standard error goes; nil: this process's.
     public init(
-        _ arguments: [String], environment: [String: String] = [:], inherited: [Int32] = [], output: Int32? = nil, channel: Int32? = nil
+        _ arguments: [String], environment: [String: String] = [:], inherited: [Int32] = [], output: Int32? = nil, channel: Int32? = nil,
+        errors: Int32? = nil
     ) throws(TurntableError) {
         let what = "starting \(arguments[0])"
         var actions = unsafe posix_spawn_file_actions_t()
@@ -42,6 +44,7 @@ public struct ChildProcess: ~Copyable {
         if output != nil, inherited.isEmpty { unsafe tt_spawn_close_from(&actions, 3) }
         if let channel {
             for standard in [Int32(0), 1] { unsafe posix_spawn_file_actions_adddup2(&actions, channel, standard) }
+            if let errors { unsafe posix_spawn_file_actions_adddup2(&actions, errors, 2) }
             flags |= Int32(tt_spawn_new_session)
         }
         unsafe posix_spawnattr_setflags(&attributes, Int16(flags))

@@ -38,6 +38,16 @@ public struct OpenFlags: Sendable {
     public static let create = OpenFlags(rawValue: O_WRONLY | O_CREAT | O_TRUNC)
 }
 
+/// Writes all of `bytes` to what is open as `descriptor`, whatever it is and whoever owns it.
+public func writeAll(_ bytes: [UInt8], to descriptor: Int32, what: String) throws(TurntableError) {
+    var start = 0
+    while start < bytes.count {
+        let count = unsafe bytes[start...].withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
+        if count < 0 && errno == EINTR { continue }
+        start += Int(try checked(count < 0 ? Int(-errno) : count, what))
+    }
+}
+
 /// The value of a shim call, or its `-errno` as an error. Programmer errors trap: they are our own bugs.
 @discardableResult
 public func checked<Value: SignedInteger>(_ result: Value, _ what: @autoclosure () -> String, remedy: String = "") throws(TurntableError)

@@ -165,6 +165,9 @@ public enum Socket {
     /// Ends both directions, which wakes every thread that waits on the socket.
     public static func shutDown(_ socket: borrowing Descriptor) { shutdown(socket.rawValue, Int32(SHUT_RDWR)) }
 
+    /// The other end reads what was written, and then an end.
+    public static func endWriting(_ socket: borrowing Descriptor) { shutdown(socket.rawValue, Int32(SHUT_WR)) }
+
     /// The process that opened the other end of a UNIX socket.
     public static func peerProcess(_ socket: borrowing Descriptor) throws(TurntableError) -> Int32 {
         try checked(tt_peer_process(socket.rawValue), "asking for the process behind a socket")

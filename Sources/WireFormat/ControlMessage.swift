@@ -36,6 +36,8 @@ public enum ControlMessage: Equatable, Sendable {
     case confirmed(Query)
     /// Of a region that the target has an older copy of.
     case olderPages(OlderPages)
+    /// Of a program that the target runs for the source, on a control stream of its own.
+    case program(ProgramMessage)
 }
 
 extension ControlMessage {
@@ -43,7 +45,7 @@ extension ControlMessage {
 
     enum Kind: UInt16, CaseIterable {
         case welcome = 1, offer, offered, refused, ping, pong, handoff, committed, abort, digests, verified, query, resolution,
-            keys, confirmed, olderPages
+            keys, confirmed, olderPages, program
     }
 
     /// The message with its header, ready to send.
@@ -71,6 +73,7 @@ extension ControlMessage {
         case .keys(let keys): kind = body.append(keys, .keys)
         case .confirmed(let query): kind = body.append(query, .confirmed)
         case .olderPages(let pages): kind = body.append(pages, .olderPages)
+        case .program(let program): kind = body.append(program, .program)
         }
         var message = MessageWriter()
         message.append(UInt32(body.bytes.count))
@@ -120,6 +123,7 @@ extension ControlMessage {
             case .keys: .keys(try Keys(from: &reader))
             case .confirmed: .confirmed(try Query(from: &reader))
             case .olderPages: .olderPages(try OlderPages(from: &reader))
+            case .program: .program(try ProgramMessage(from: &reader))
             }
         try reader.end()
         return message

@@ -72,7 +72,7 @@ public final class LibxlCallbacks: Sendable {
         }
     }
 
-    func results(_ rings: XenState.Rings) throws(TurntableError) {
+    func results(_ rings: XenRings) throws(TurntableError) {
         var writer = MessageWriter()
         writer.append(rings.store)
         writer.append(rings.console)

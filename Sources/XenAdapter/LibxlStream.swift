@@ -11,14 +11,7 @@ public struct LibxlStream: Sendable {
     /// The other end is gone; nothing is taken from the stream to find out.
     public func hasHungUp(within limit: Nanoseconds) -> Bool { tt_xen_has_hung_up(descriptor, Int32(clamping: limit.value / 1_000_000)) != 0 }
 
-    func write(_ bytes: [UInt8], what: String) throws(TurntableError) {
-        var start = 0
-        while start < bytes.count {
-            let count = unsafe bytes[start...].withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
-            if count < 0 && errno == EINTR { continue }
-            start += Int(try checked(count < 0 ? Int(-errno) : count, what))
-        }
-    }
+    func write(_ bytes: [UInt8], what: String) throws(TurntableError) { try writeAll(bytes, to: descriptor, what: what) }
 
     func read(_ count: Int, what: String) throws(TurntableError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)

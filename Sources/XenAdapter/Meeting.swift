@@ -3,6 +3,7 @@
 internal import CTurntableXen
 public import TurntableCore
 public import TurntableLinux
+internal import WireFormat
 
 public enum Meeting {
     /// What Xen's own helper writes first, and has been written for it when a greeting was not answered.
@@ -19,13 +20,16 @@ public enum Meeting {
 
     /// Greets the target's helper and waits for its answer; nil if none comes, as with Xen's own, which has then been given its
     /// stream's first ``headerBytes`` bytes.
-    /// - Parameter own: the addresses to be reached at; all of this host's if it is empty.
-    public static func greet(on stream: LibxlStream, at own: [String]) throws(TurntableError) -> Address? {
+    /// - Parameters:
+    ///   - own: the addresses to be reached at; all of this host's if it is empty.
+    ///   - isLast: libxl will only say that its stream ends.
+    public static func greet(on stream: LibxlStream, at own: [String], isLast: Bool) throws(TurntableError) -> Address? {
         let listener = try onAllAddresses { (address) throws(TurntableError) in try Socket.listen(on: address) { _ in } }
         var chance = Chance()
         let token = (0..<StreamGreeting.tokenBytes).map { _ in UInt8.random(in: .min ... .max, using: &chance) }
         let addresses = Array((own.isEmpty ? hostAddresses() : own).prefix(Limits.xenAddresses))
-        try stream.write(StreamGreeting(token: token, port: Socket.localPort(listener), addresses: addresses).encoded(), what: "greeting the target")
+        let greeting = StreamGreeting(token: token, port: Socket.localPort(listener), addresses: addresses, isLast: isLast)
+        try stream.write(greeting.encoded(), what: "greeting the target")
         let deadline = Clock.now + Limits.xenMeetingTime
         while Clock.now < deadline, !stream.hasHungUp(within: .zero) {
             guard let socket = try Socket.accept(listener, within: Limits.pollTime) else { continue }
@@ -60,9 +64,18 @@ public enum Meeting {
     }
 
     /// The greeting of a source's helper; nil if Xen's own is at the other end, whose stream is untouched.
-    public static func hearGreeting(on stream: LibxlStream) throws(TurntableError) -> ((UInt16) throws(TurntableError) -> Void)? {
-        guard let greeting = try isAwaited(on: stream) else { return nil }
-        return { (port) throws(TurntableError) in
+    public static func hearGreeting(on stream: LibxlStream) throws(TurntableError) -> Heard? {
+        try isAwaited(on: stream).map { Heard(greeting: $0) }
+    }
+
+    /// A greeting that came.
+    public struct Heard: Sendable {
+        fileprivate let greeting: StreamGreeting
+        /// libxl will only say that its stream ends.
+        public var isLast: Bool { greeting.isLast }
+
+        /// Tells the source on which port it is received.
+        public func answer(_ port: UInt16) throws(TurntableError) {
             var failure: TurntableError?
             for host in greeting.addresses {
                 do throws(TurntableError) {

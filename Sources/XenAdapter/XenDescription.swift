@@ -1,20 +1,22 @@
 // What the target's host needs to know of a domain before its memory comes; libxl has told it the rest.
 //
-//   description = version u16 | frames u64 | runs: count u32, then (first u64, count u64) each | processor policy: length u32, bytes
+//   description = version u16 | frames u64 | runs: count u32, then (first u64, count u64) each | rings: store u64, console u64
+//                 | processor policy: length u32, bytes
 
 internal import TurntableCore
 internal import WireFormat
 
 struct XenDescription: Equatable {
-    static let version: UInt16 = 1
+    static let version: UInt16 = 2
     /// Of the physical memory's address space.
     var frames: Int
     /// Frames that have memory behind them, in order.
     var runs: [Range<Int>]
+    var rings: XenRings
     var processorPolicy: [UInt8]
 
-    init(frames: Int, runs: [Range<Int>], processorPolicy: [UInt8]) {
-        (self.frames, self.runs, self.processorPolicy) = (frames, runs, processorPolicy)
+    init(frames: Int, runs: [Range<Int>], rings: XenRings, processorPolicy: [UInt8]) {
+        (self.frames, self.runs, self.rings, self.processorPolicy) = (frames, runs, rings, processorPolicy)
     }
 
     func encoded() -> [UInt8] {
@@ -26,6 +28,8 @@ struct XenDescription: Equatable {
             writer.append(UInt64(run.lowerBound))
             writer.append(UInt64(run.count))
         }
+        writer.append(rings.store)
+        writer.append(rings.console)
         writer.append(bytes: processorPolicy)
         return writer.bytes
     }
@@ -45,6 +49,8 @@ struct XenDescription: Equatable {
                 end = first + count
                 runs.append(first..<end)
             }
+            rings = XenRings(
+                store: UInt64(try Self.number(&reader, atMost: frames)), console: UInt64(try Self.number(&reader, atMost: frames)))
             processorPolicy = try reader.readBytes(atMost: Limits.xenPolicyBytes)
             try reader.end()
         } catch {

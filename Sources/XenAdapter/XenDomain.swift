@@ -1,15 +1,13 @@
 internal import CTurntableXen
 public import TurntableCore
 internal import TurntableLinux
+internal import WireFormat
 
 /// A domain of this host's Xen, and the libraries' handles for it. Its owner's one thread at a time uses it.
 @safe public final class XenDomain: @unchecked Sendable {
     public let number: UInt32
     // The libraries' handles: opened in init, closed in deinit, and passed to the shim alone.
     private let xen: OpaquePointer
-
-    /// The only version whose save helper's messages and libraries this one is made for.
-    public static let version = (major: 4, minor: 17)
 
     public init(_ number: UInt32) throws(TurntableError) {
         var opened: OpaquePointer?
@@ -19,9 +17,9 @@ internal import TurntableLinux
         unsafe xen = opened
         var found = tt_xen_version()
         try check(unsafe tt_xen_version(xen, &found), "asking for Xen's version")
-        guard (Int(found.major), Int(found.minor)) == Self.version else {
+        guard (Int(found.major), Int(found.minor)) == StreamGreeting.xen else {
             throw TurntableError(
-                .unsupported, "serving Xen \(found.major).\(found.minor)", "this helper is made for \(Self.version.major).\(Self.version.minor)",
+                .unsupported, "serving Xen \(found.major).\(found.minor)", "this helper is made for \(StreamGreeting.xen.major).\(StreamGreeting.xen.minor)",
                 remedy: "unset LIBXL_SAVE_HELPER: Xen's own helper then moves the domain")
         }
     }
@@ -43,6 +41,7 @@ internal import TurntableLinux
         var pages: Int
         var frames: Int
         var isHVM: Bool
+        var hasDeviceModel: Bool
         var isShutDown: Bool
         var isDying: Bool
     }
@@ -51,12 +50,15 @@ internal import TurntableLinux
         var found = tt_xen_domain()
         try check(unsafe tt_xen_domain(xen, number, &found), "asking for the state")
         return Facts(
-            pages: Int(found.pages), frames: Int(found.frames), isHVM: found.is_hvm != 0, isShutDown: found.is_shut_down != 0,
-            isDying: found.is_dying != 0)
+            pages: Int(found.pages), frames: Int(found.frames), isHVM: found.is_hvm != 0, hasDeviceModel: found.has_device_model != 0,
+            isShutDown: found.is_shut_down != 0, isDying: found.is_dying != 0)
     }
 
     /// PVH and HVM domains have memory that can be copied as it is; a PV domain's page tables name the host's own frames.
     public func isHVM() throws(TurntableError) -> Bool { try facts().isHVM }
+
+    /// Its devices are paravirtual alone: what is PVH, in contrast to HVM.
+    public func hasDeviceModel() throws(TurntableError) -> Bool { try facts().hasDeviceModel }
 
     public func name() throws(TurntableError) -> String {
         var text = [CChar](repeating: 0, count: Limits.nameBytes + 1)

@@ -44,20 +44,30 @@ internal import TurntableLinux
     }
 
     /// Memory for a domain that has none yet.
-    static func target(_ domain: XenDomain, _ description: XenDescription) throws(TurntableError) -> XenMemory {
+    /// - Parameter apart: frames that the domain gets, and that nothing of what is sent reaches.
+    static func target(_ domain: XenDomain, _ description: XenDescription, apart: [Int]) throws(TurntableError) -> XenMemory {
         let memory = try XenMemory(domain, frames: description.frames, runs: description.runs, isWritable: true)
         // All at once: what the engine populates as it goes are stripes, which are larger than the holes between the runs.
         for run in memory.runs {
             for start in stride(from: run.lowerBound, to: run.upperBound, by: Limits.xenFramesAtOnce) {
                 let piece = start..<min(start + Limits.xenFramesAtOnce, run.upperBound)
                 try domain.populate(piece)
-                try memory.map(piece)
+                var first = piece.lowerBound
+                for frame in apart where piece.contains(frame) {
+                    try memory.map(first..<frame)
+                    try checked(unsafe tt_xen_cover(memory.base + frame * pageBytes), "setting frame \(frame) apart")
+                    first = frame + 1
+                }
+                try memory.map(first..<piece.upperBound)
+                // Pages of zeroes are not sent, and memory that Xen never gave away holds what was there at boot, unless it scrubs (bootscrub=).
+                unsafe memset(memory.base + piece.lowerBound * pageBytes, 0, piece.count * pageBytes)
             }
         }
         return memory
     }
 
     private func map(_ frames: Range<Int>) throws(TurntableError) {
+        guard !frames.isEmpty else { return }
         try unsafe domain.map(frames, to: base + frames.lowerBound * pageBytes, isWritable: isWritable)
     }
 

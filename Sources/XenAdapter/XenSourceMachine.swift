@@ -33,11 +33,12 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
                 .unsupported, "moving \(name)", "its memory is in \(memory.runs.count) pieces, the limit is \(Limits.xenRuns)",
                 remedy: "let its balloon grow back")
         }
-        description = XenDescription(
-            frames: memory.regions[0].pages.value, runs: memory.runs, processorPolicy: try domain.processorPolicy()
-        ).encoded()
         let began = Clock.now
-        deviceCost = DeviceCost(bytes: ByteCount(try XenState(of: domain).encoded().count), save: Clock.now - began, load: Self.loadTime)
+        let state = try XenState(of: domain)
+        deviceCost = DeviceCost(bytes: ByteCount(state.encoded().count), save: Clock.now - began, load: Self.loadTime)
+        description = XenDescription(
+            frames: memory.regions[0].pages.value, runs: memory.runs, rings: state.rings, processorPolicy: try domain.processorPolicy()
+        ).encoded()
     }
 
     public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }

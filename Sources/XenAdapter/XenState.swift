@@ -71,32 +71,38 @@ struct XenState: Equatable {
         }
     }
 
-    /// Frames of the domain's memory that its console and its xenstore use.
-    struct Rings: Sendable {
-        var store: UInt64 = 0
-        var console: UInt64 = 0
+    var rings: XenRings {
+        func value(_ index: UInt32) -> UInt64 { parameters.first { $0.index == index }?.value ?? 0 }
+        return XenRings(store: value(tt_xen_store_frame), console: value(tt_xen_console_frame))
     }
 
-    /// Gives a new domain this state, all memory being in place.
-    func apply(to domain: XenDomain, _ services: XenServices) throws(TurntableError) -> Rings {
-        var rings = Rings()
+    /// Gives a new domain this state, all memory being in place, but for its ``rings``.
+    func apply(to domain: XenDomain) throws(TurntableError) {
         try domain.set(counter)
-        for parameter in parameters where parameter.value != 0 {
-            // Rings begin empty: who is at their other ends does not know what was in them.
-            switch parameter.index {
-            case tt_xen_store_frame: rings.store = parameter.value
-            case tt_xen_console_frame: rings.console = parameter.value
-            default: break
-            }
-            if [tt_xen_store_frame, tt_xen_console_frame, tt_xen_request_frame, tt_xen_buffered_request_frame].contains(parameter.index) {
-                try domain.clear(frame: parameter.value)
-            }
+        for parameter in parameters where parameter.value != 0 && ![tt_xen_store_frame, tt_xen_console_frame].contains(parameter.index) {
+            if [tt_xen_request_frame, tt_xen_buffered_request_frame].contains(parameter.index) { try domain.clear(frame: parameter.value) }
             try domain.set(parameter: parameter.index, to: parameter.value)
+        }
+        try domain.set(context: context)
+    }
+}
+
+/// Frames of a domain's memory that its xenstore and its console use; 0 is none.
+struct XenRings: Equatable {
+    var store: UInt64
+    var console: UInt64
+
+    /// Those that it has, in order.
+    var frames: [Int] { [store, console].filter { $0 != 0 }.map(Int.init).sorted() }
+
+    /// Connects a new domain's. They begin empty: who is at their other ends does not know what was in them.
+    func establish(on domain: XenDomain, _ services: XenServices) throws(TurntableError) {
+        for (parameter, frame) in [(tt_xen_store_frame, store), (tt_xen_console_frame, console)] where frame != 0 {
+            try domain.clear(frame: frame)
+            try domain.set(parameter: parameter, to: frame)
         }
         try domain.set(parameter: tt_xen_store_event, to: UInt64(services.storeEvent))
         try domain.set(parameter: tt_xen_console_event, to: UInt64(services.consoleEvent))
-        try domain.set(context: context)
-        try domain.seedGrants(console: rings.console, store: rings.store, services)
-        return rings
+        try domain.seedGrants(console: console, store: store, services)
     }
 }

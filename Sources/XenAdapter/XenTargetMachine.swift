@@ -4,15 +4,23 @@ internal import TurntableLinux
 public import WireFormat
 
 /// The host of one move: libxl has made an empty domain, which becomes the machine that is offered.
+///
+/// libxl goes on with a domain, to its devices and their scripts, when its helper is done and the stream has ended. Where the
+/// stream ends early (XLLine/EarlyEnd.swift) that can be before the memory comes: xl starts the domain when the source's xl says so,
+/// after the source's helper has heard that all is here.
 public final class XenTargetHost: TargetHost, @unchecked Sendable {
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
-    /// Called when the domain is all that it should be and libxl may start it.
+    private let isEarly: Bool
+    /// Called when libxl may go on.
     private let isReady: @Sendable () -> Void
 
-    public init(_ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, isReady: @escaping @Sendable () -> Void) {
-        (self.domain, self.services, self.libxl, self.isReady) = (domain, services, libxl, isReady)
+    /// - Parameter isEarly: libxl goes on before the memory is here.
+    public init(
+        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, isEarly: Bool, isReady: @escaping @Sendable () -> Void
+    ) {
+        (self.domain, self.services, self.libxl, self.isEarly, self.isReady) = (domain, services, libxl, isEarly, isReady)
     }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
@@ -22,7 +30,11 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         }
         try domain.setProcessorPolicy(description.processorPolicy)
         try libxl.staticDataIsHere()
-        return XenTargetMachine(try XenMemory.target(domain, description), services, libxl, isReady)
+        // Whoever is at the rings' other ends uses them from then on.
+        let apart = isEarly ? description.rings.frames : []
+        let machine = XenTargetMachine(try XenMemory.target(domain, description, apart: apart), services, libxl, isReady)
+        if isEarly { try machine.letLibxlGoOn(description.rings) }
+        return machine
     }
 
     /// What a helper that died made is libxl's to end.
@@ -37,7 +49,8 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     private let libxl: LibxlCallbacks
     private let isReady: @Sendable () -> Void
     // The session's thread alone.
-    private var rings: XenState.Rings?
+    private var rings: XenRings?
+    private var hasGoneOn = false
 
     init(_ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, _ isReady: @escaping @Sendable () -> Void) {
         pages = memory
@@ -49,15 +62,29 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     func forgetSession() {}
 
     func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
-        rings = try XenState(decoding: unsafe Array(state)).apply(to: domain, services)
+        let state = try XenState(decoding: unsafe Array(state))
+        try state.apply(to: domain)
+        if !hasGoneOn { try state.rings.establish(on: domain, services) }
+        rings = state.rings
+    }
+
+    /// libxl connects console and xenstore, and prepares the devices.
+    func letLibxlGoOn(_ rings: XenRings) throws(TurntableError) {
+        try rings.establish(on: domain, services)
+        try finish(rings)
+    }
+
+    private func finish(_ rings: XenRings) throws(TurntableError) {
+        hasGoneOn = true
+        try libxl.results(rings)
+        try libxl.complete(failed: false)
+        isReady()
     }
 
     /// To libxl's hands: it finishes the devices, and xl starts the domain when the source's xl has agreed.
     func resume() throws(TurntableError) {
         guard let rings else { preconditionFailure("resumed without a state") }
-        try libxl.results(rings)
-        try libxl.complete(failed: false)
-        isReady()
+        if !hasGoneOn { try finish(rings) }
     }
 
     /// libxl ends the domain when this helper fails.

@@ -14,14 +14,14 @@ struct Restore {
     init(_ invocation: Invocation, _ settings: Settings) { (self.invocation, self.settings) = (invocation, settings) }
 
     func run() throws(TurntableError) -> Never {
-        guard invocation.isPlain, let answer = try Meeting.hearGreeting(on: invocation.stream) else {
+        guard invocation.isPlain, let heard = try Meeting.hearGreeting(on: invocation.stream) else {
             try Helper.becomeStock(invocation, settings)
         }
         let domain = try XenDomain(invocation.domain)
         let libxl = LibxlCallbacks(understood: invocation.messages)
         let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
         do throws(TurntableError) {
-            try receive(domain, libxl, answer, front)
+            try receive(domain, libxl, heard, front)
             Front.rest()
         } catch {
             libxl.log(.error, "\(error)")
@@ -31,18 +31,19 @@ struct Restore {
     }
 
     private func receive(
-        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ answer: (UInt16) throws(TurntableError) -> Void, _ front: Front
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ heard: Meeting.Heard, _ front: Front
     ) throws(TurntableError) {
         let security = try settings.security()
         let transport = try Meeting.onAllAddresses { (address) throws(TurntableError) in
             try TCPTargetTransport(listening: address, security: security) { libxl.log(.warning, "turned away \($0)") }
         }
-        let host = XenTargetHost(domain, invocation.services, libxl) { front.letGo() }
+        let isEarly = heard.isLast && settings.streamEndsEarly
+        let host = XenTargetHost(domain, invocation.services, libxl, isEarly: isEarly) { front.letGo(keepsStream: isEarly) }
         let reception = Reception(
             host: host, journals: makeMemoryJournals(), options: TargetOptions(), once: true,
             reports: .init(note: { libxl.log(.info, $0) }, event: { Reports.pass($0, to: libxl) }, ended: { _, _ in }))
         Watch.start(invocation.stream) { reception.interrupt() }
-        try answer(transport.port)
+        try heard.answer(transport.port)
         try reception.serve(transport)
     }
 }

@@ -19,7 +19,7 @@ struct Save {
         guard invocation.isLive, invocation.isPlain, try domain.isHVM() else { try Helper.becomeStock(invocation, settings) }
         let libxl = LibxlCallbacks(understood: invocation.messages)
         let security = try settings.security()
-        guard let address = try Meeting.greet(on: invocation.stream, at: settings.addresses) else {
+        guard let address = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: !domain.hasDeviceModel()) else {
             try serveStock(libxl)
         }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
@@ -47,6 +47,7 @@ struct Save {
         options.budget = settings.downtime
         options.statedRate = settings.rate
         options.verification = settings.verification
+        options.resumeWindow = Limits.xenResumeWindow
         options.peer = "\(address)"
         let machine = try XenSourceMachine(domain, libxl)
         let migration = SourceMigration(
@@ -86,15 +87,22 @@ final class Front: Sendable {
     init(descriptor: Int32, stream: Int32) {
         self.descriptor = Monitor(descriptor)
         self.stream = stream
+        // Whoever kills that process means this one.
+        _ = WorkerThread("front") { [descriptor = self.descriptor] in
+            while let held = descriptor.read({ $0 }) {
+                if LibxlStream(descriptor: held).hasHungUp(within: Limits.heartbeatTime), descriptor.read({ $0 }) != nil { exit(1) }
+            }
+        }
     }
 
     /// libxl goes on; this process does too, alone.
-    func letGo() {
+    /// - Parameter keepsStream: it watches libxl's stream for its end.
+    func letGo(keepsStream: Bool = false) {
         let taken = descriptor.update { descriptor in
             defer { descriptor = nil }
             return descriptor
         }
-        if let taken { tt_xen_let_go(taken, stream, 0) }
+        if let taken { tt_xen_let_go(taken, keepsStream ? -1 : stream, 0) }
     }
 }
 

@@ -55,6 +55,29 @@ struct ProtectionOptions: ParsableArguments {
     }
 }
 
+/// Where to listen, and to whom.
+struct ListeningOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Address to listen on. Default: all of this host's; with --protection none only 127.0.0.1.", valueName: "address:port"))
+    var listen: String?
+    @Option(
+        name: .customLong("allow-peer"),
+        help: ArgumentHelp(
+            "A host that may send here, as its certificate names it; repeatable. Default: all whom an authority in --keys vouches for.",
+            valueName: "host"))
+    var allowPeers: [String] = []
+
+    /// With protection all of this host's addresses, without only where nobody else is.
+    func address(_ protection: ProtectionOptions, defaultPort: UInt16) throws(TurntableError) -> Address {
+        let text = listen ?? (protection.protection == "none" ? "127.0.0.1" : "0.0.0.0")
+        guard let address = Address(parsing: text, defaultPort: defaultPort) else {
+            throw TurntableError(.usage, "--listen \(text)", "it is no address:port")
+        }
+        return address
+    }
+}
+
 /// What carries the data streams.
 struct TransportOptions: ParsableArguments {
     @Option(

@@ -31,16 +31,7 @@ struct ReceiveCommand: ParsableCommand {
                   --announce-key /etc/turntable/web.key
             """)
 
-    @Option(
-        help: ArgumentHelp(
-            "Address to listen on. Default: all of this host's; with --protection none only 127.0.0.1.", valueName: "address:port"))
-    var listen: String?
-    @Option(
-        name: .customLong("allow-peer"),
-        help: ArgumentHelp(
-            "A host that may send here, as its certificate names it; repeatable. Default: all whom an authority in --keys vouches for.",
-            valueName: "host"))
-    var allowPeers: [String] = []
+    @OptionGroup var listening: ListeningOptions
     @Flag(help: "End after one machine, with its outcome as exit code.")
     var once = false
     @Option(
@@ -70,10 +61,7 @@ struct ReceiveCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors(json: json) {
-            let listen = listen ?? (protection.protection == "none" ? "127.0.0.1:\(defaultPort)" : "0.0.0.0:\(defaultPort)")
-            guard let address = Address(parsing: listen, defaultPort: defaultPort) else {
-                throw TurntableError(.usage, "--listen \(listen)", "it is no address:port")
-            }
+            let address = try listening.address(protection, defaultPort: defaultPort)
             guard qmp == nil || command.isEmpty else { throw TurntableError(.usage, "receive", "--qmp and a command exclude each other") }
             guard once || (qmp == nil && command.isEmpty) else {
                 throw TurntableError(.usage, "receive", "one command or monitor serves one machine", remedy: "add --once")
@@ -106,7 +94,9 @@ struct ReceiveCommand: ParsableCommand {
             Signals.onInterrupt { _ in reception.interrupt() }
             // After the signals' thread, and before any machine is started.
             Signals.ignoreChildren()
-            let transport = try TCPTargetTransport(listening: address, security: security, allowedPeers: allowPeers) { printer.note("turned away \($0)") }
+            let transport = try TCPTargetTransport(listening: address, security: security, allowedPeers: listening.allowPeers) {
+                printer.note("turned away \($0)")
+            }
             let served = try carried(transport, address, security.protection, printer)
             printer.listening(Address(host: address.host, port: transport.port))
             try reception.serve(served)

@@ -49,6 +49,7 @@ struct TidyTests {
         "BlockDelta": ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"],
         // On its own: what it runs locks all memory and is not for threads.
         "turntable-lvm-helper": ["CTurntableLVM"],
+        "XLLine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
         // Knows no hypervisor and no socket by name.
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"],
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"],
@@ -67,7 +68,7 @@ struct TidyTests {
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "CTurntableLinux", "Capability",
+            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "CTurntableLinux", "Capability", "XLLine",
         ],
     ]
     static let ours = Set(mayImport.keys).union([

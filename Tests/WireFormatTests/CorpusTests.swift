@@ -49,7 +49,7 @@ struct CorpusTests {
                 rest = rest.dropFirst(8 + length)
             }
         }
-        #expect(kinds == Set(1...16))
+        #expect(kinds == Set(1...17))
     }
 
     @Test func frames() throws {

@@ -87,7 +87,16 @@ extension SeededGenerator {
             .olderPages(
                 OlderPages(
                     region: number(), firstPage: number(), digests: bytes(OlderPages.digestBytes * Int.random(in: 0...40, using: &self)))),
+            .program(program()),
         ]
+    }
+
+    mutating func program() -> ProgramMessage {
+        switch Int.random(in: 0...2, using: &self) {
+        case 0: .start((0..<Int.random(in: 0...Limits.programWords, using: &self)).map { _ in text(atMost: Limits.nameBytes) })
+        case 1: .bytes(ProgramMessage.StandardStream.allCases.randomElement(using: &self)!, bytes(Int.random(in: 0...3000, using: &self)))
+        default: .ended(code: number())
+        }
     }
 
     mutating func preface() -> Preface {

@@ -2,12 +2,13 @@ internal import Glibc
 internal import Testing
 internal import TurntableCore
 internal import TurntableLinux
+@testable internal import WireFormat
 
 @testable internal import XenAdapter
 
 /// How two helpers find each other, and how either tells the other from Xen's own.
 struct GreetingTests {
-    static let greeting = StreamGreeting(token: Array(1...16), port: 4711, addresses: ["10.8.0.1", "fd00::1"])
+    static let greeting = StreamGreeting(token: Array(1...16), port: 4711, addresses: ["10.8.0.1", "fd00::1"], isLast: true)
 
     @Test func aGreetingIsAStreamOfXensWithARecordToSkip() throws {
         let bytes = Self.greeting.encoded()
@@ -21,6 +22,15 @@ struct GreetingTests {
         let count = try #require(try StreamGreeting.recordBytes(after: Array(bytes.prefix(StreamGreeting.prefixBytes))))
         #expect(StreamGreeting.prefixBytes + count == bytes.count)
         #expect(try StreamGreeting(decoding: Array(bytes[StreamGreeting.prefixBytes...])) == Self.greeting)
+    }
+
+    @Test func aGreetingIsFoundInTheMiddleOfAStream() throws {
+        let before: [UInt8] = [1, 0xff, 0xff, 2] + Self.greeting.encoded().prefix(30)
+        let bytes = before + Self.greeting.encoded()
+        for count in 0..<bytes.count { #expect(try StreamGreeting.find(in: Array(bytes.prefix(count))) == nil) }
+        let found = try #require(try StreamGreeting.find(in: bytes + [9, 9]))
+        #expect(found.greeting == Self.greeting)
+        #expect(found.end == bytes.count)
     }
 
     @Test func aStreamOfXensIsLeftToXen() throws {
@@ -71,8 +81,8 @@ struct GreetingTests {
         #expect(pipe(&ends) == 0)
         defer { for end in ends { close(end) } }
         let (target, source) = (LibxlStream(descriptor: ends[0]), LibxlStream(descriptor: ends[1]))
-        let thread = WorkerThread("target") { try? Meeting.hearGreeting(on: target)?(1234) }
-        let address = try Meeting.greet(on: source, at: ["127.0.0.1"])
+        let thread = WorkerThread("target") { try? Meeting.hearGreeting(on: target)?.answer(1234) }
+        let address = try Meeting.greet(on: source, at: ["127.0.0.1"], isLast: false)
         thread.join()
         #expect(address == Address(host: "127.0.0.1", port: 1234))
     }
@@ -87,7 +97,7 @@ struct GreetingTests {
             close(reader)
         }
         let began = Clock.now
-        #expect(try Meeting.greet(on: source, at: ["127.0.0.1"]) == nil)
+        #expect(try Meeting.greet(on: source, at: ["127.0.0.1"], isLast: false) == nil)
         #expect(Clock.now - began < Limits.xenMeetingTime)
         #expect(source.hasHungUp(within: .zero))
         thread.join()

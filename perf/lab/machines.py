@@ -132,8 +132,7 @@ class Machine:
             "-device", "virtio-serial-pci", "-chardev", f"socket,path={self.directory}/channel,id=channel",
             "-device", "virtserialport,chardev=channel,name=org.turntable.lab", *share("lab", self.directory / "share", ""), *arguments]
         log = open(self.directory / "qemu.log", "w")
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                                   preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=prepare_machine)
         log.close()
         return process
 
@@ -221,6 +220,13 @@ class DebianMachine(Machine):
             arguments += ["-netdev", f"{netdev},id=line",
                           "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:07:00:0{address.split('/')[0][-1]}"]
         super().__init__(name, directory, arguments)
+
+
+def prepare_machine():
+    """In the process that becomes QEMU: it ends with this one, and is as nice as it, for a session has a niceness of its own (sched(7), autogroup)."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
 
 
 def share(tag, path, mode=",readonly=on"):

@@ -4,7 +4,7 @@
         set_line((a, b), delay_ms=87.5, rate="1gbit")
         guest = Guest("web", memory_mib=192, dirty=8)
         guest.create(a)
-        receive(b)
+        STOCK.receive(b)
         print(move(guest, a, b).outage_ms)
 
 A host is a machine of perf/lab: commands, results and the end of it all are as there. Times under TCG say little, ratios more.
@@ -20,6 +20,7 @@ sys.path.insert(0, str(HERE.parent / "lab"))
 from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share, swift_runtime  # noqa: E402
 
 CACHE = TREE / ".cache/xenlab"
+LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 # Xen runs without these under TCG, and without erms and fsrm twice as fast: it emulates them one byte at a time.
 PROCESSOR = "max,-smap,-smep,-pku,-pks,-avx,-avx2,-mpx,-erms,-fsrm"
 HOST_MIB, DOM0_MIB = 1536, 640
@@ -27,9 +28,9 @@ HOST_MIB, DOM0_MIB = 1536, 640
 XEN_OPTIONS = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 dom0=pv smap=0 smep=0 "
                "spec-ctrl=no,eager-fpu=1 bootscrub=0 edid=no vga=keep cpufreq=none loglvl=warning guest_loglvl=warning")
 DOM0_OPTIONS = "console=hvc0 quiet panic=-1 mitigations=off audit=0 cryptomgr.notests tsc=reliable random.trust_cpu=on"
-STOCK_PORT, CLOCK_PORT = 8002, 7001
-GUEST_UP_SECONDS = 60
-MOVE_SECONDS = 120
+CLOCK_PORT = 7001
+GUEST_UP_SECONDS = 120
+MOVE_SECONDS = 300
 OUTAGE_INTERVAL_MS = 50
 # Of one frame more than what is on its way on the longest line with the smallest frames.
 LINE_QUEUE_FRAMES = 20000
@@ -43,7 +44,7 @@ class XenHost(Machine):
         super().__init__(name, directory, [
             "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(CACHE / "xen"), "-append", XEN_OPTIONS,
             "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} {words},{CACHE}/dom0.cpio",
-            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), "-netdev", f"{netdev},id=line",
+            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), "-netdev", f"{netdev},id=line",
             "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
 
     def must(self, command, seconds=60):
@@ -119,39 +120,70 @@ class Guest:
         self.wait_for(host, lambda line: "probe" in line, GUEST_UP_SECONDS)
         self.wait_for(host, lambda line: line.get("search") == "progress", GUEST_UP_SECONDS)
 
-    def said(self, host):
-        """Every line that it said on that host, as objects; on arrival it is called NAME--incoming."""
-        lines = []
-        for name in (self.name, f"{self.name}--incoming"):
-            path = host.directory / f"share/consoles/guest-{name}.log"
-            if path.exists():
-                lines += path.read_text(errors="replace").splitlines()
+    def _consoles(self, host):
+        """On arrival it is called NAME--incoming."""
+        return sorted((host.directory / "share/consoles").glob(f"guest-{self.name}*.log"))
+
+    def mark(self, host):
+        """How far it has spoken on that host, for `since`."""
+        return {path: path.read_bytes().rfind(b"\n") + 1 for path in self._consoles(host)}
+
+    def said(self, host, since=None):
+        """Every whole line that it said on that host since then, as objects."""
         found = []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
+        for path in self._consoles(host):
+            spoken = path.read_bytes()[(since or {}).get(path, 0):]
+            for line in spoken[:spoken.rfind(b"\n") + 1].splitlines():
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    continue
         return [line for line in found if isinstance(line, dict)]
 
     def console(self, host):
-        return "\n".join(path.read_text(errors="replace") for path in sorted((host.directory / "share/consoles").glob(f"guest-{self.name}*.log")))
+        return "\n".join(path.read_text(errors="replace") for path in self._consoles(host))
 
-    def wait_for(self, host, condition, seconds, after=0):
-        """The first line from the `after`th on that fulfils the condition."""
+    def wait_for(self, host, condition, seconds, since=None):
+        """The first line since then that fulfils the condition."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for line in self.said(host)[after:]:
+            for line in self.said(host, since):
                 if condition(line):
                     return line
             host.take(0.2)
         raise LabError(f"guest {self.name} on host {host.name} did not say what it was waited for:\n{self.console(host)[-3000:]}")
 
+    def works_on(self, host, lines=2, seconds=60):
+        """Whether it has found no wrong byte in its memory, after it worked on for so many lines of its search; LabError if it does not."""
+        for _ in range(lines):
+            self.wait_for(host, lambda line: line.get("search") == "progress", seconds, since=self.mark(host))
+        return not any(line.get("search") == "corrupt" for line in self.said(host))
 
-def receive(host, port=STOCK_PORT, environment=""):
-    """Lets a host take machines from a plain socket: the stream is the socket itself. What xl says goes to its results."""
-    host.must(f"{environment} setsid socat TCP-LISTEN:{port},fork,reuseaddr,nodelay "
-              f"EXEC:'xl migrate-receive',nofork </dev/null >/dev/null 2>>/lab/results/receive.log 3>&- &")
+
+class Way:
+    """How an unmodified xl gets a guest to another host: over a plain socket, or by `turntable xl-connect`; with these settings."""
+
+    def __init__(self, port, environment="", turntable=None, options=""):
+        """`turntable`: the program, with `options` for both of its ends. Else both ends are socat."""
+        self.port, self.environment, self.turntable, self.options = port, environment, turntable, options
+
+    def receive(self, host):
+        """Lets a host take machines. What xl says there goes to its results. On a plain socket the stream is the socket itself."""
+        log = "/lab/results/receive.log"
+        command = f"socat TCP-LISTEN:{self.port},fork,reuseaddr,nodelay EXEC:'xl migrate-receive',nofork"
+        if self.turntable:
+            command = f"{self.turntable} xl-receive --listen 0.0.0.0:{self.port} {self.options}"
+        host.must(f"""{self.environment} setsid {command} </dev/null >>{log} 2>&1 3>&- &
+            for try in $(seq 300); do grep -qi ':{self.port:04x} 00000000:0000 0A' /proc/net/tcp && exit; sleep 0.1; done; exit 1""")
+
+    def command(self, guest, target):
+        if self.turntable:
+            return (f"{self.environment} xl migrate -s '{self.turntable} xl-connect {self.options}' {guest.name} "
+                    f"{target.address}:{self.port}")
+        return f"{self.environment} xl migrate -s '' {guest.name} 'exec socat -b 262144 - TCP:{target.address}:{self.port},nodelay'"
+
+
+STOCK = Way(8002)
 
 
 class Move:
@@ -162,19 +194,14 @@ class Move:
         self.outage_ms, self.sent_bytes = outage.get("longest_outage_ms"), sent_bytes
 
 
-def migrate(guest, target, port=STOCK_PORT, environment=""):
-    """The command of xl's migration over that plain socket."""
-    return f"{environment} xl migrate -s '' {guest.name} 'exec socat -b 262144 - TCP:{target.address}:{port},nodelay'"
-
-
-def move(guest, source, target, port=STOCK_PORT, environment="", seconds=MOVE_SECONDS):
+def move(guest, source, target, way=STOCK, seconds=MOVE_SECONDS):
     """Moves a guest, while the source's dom0 asks it for answers; three seconds more at the end."""
     outcome = source.run(f"""
         outage {guest.address} {OUTAGE_INTERVAL_MS} >/lab/results/outage &
         sent() {{ cat /sys/class/net/lan0/statistics/tx_bytes; }}
         now() {{ cut -d' ' -f1 /proc/uptime; }}
         sleep 1; echo "$(now) $(sent)" >/lab/results/before
-        {migrate(guest, target, port, environment)}
+        {way.command(guest, target)}
         code=$?
         echo "$(now) $(sent)" >/lab/results/after
         sleep 3; kill -TERM %1; wait; exit $code""", seconds)

@@ -13,6 +13,7 @@ struct tt_xen_domain {
     uint64_t pages;   // that it has
     uint64_t frames;  // of its physical memory's address space, most of which may be empty
     int is_hvm;       // hvm or pvh, in contrast to pv
+    int has_device_model;  // hvm, in contrast to the others
     int is_shut_down;
     int is_dying;
 };
@@ -41,6 +42,8 @@ int tt_xen_present(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t
 int tt_xen_populate(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t count);
 // Maps frames to `address`, in the place of what is mapped there.
 int tt_xen_map(struct tt_xen *xen, uint32_t domain, uint64_t first, size_t count, void *address, int is_writable);
+// Puts a page of this process at `address` in address space that is reserved.
+int tt_xen_cover(void *address);
 
 // Dirty log. On: also if it was on already, as somebody who died left it.
 int tt_xen_log_dirty(struct tt_xen *xen, uint32_t domain, int is_on);
@@ -79,7 +82,7 @@ ssize_t tt_xen_peek(int file, void *bytes, size_t count);
 // The addresses that this host can be reached by, one a line; of `bytes` bytes with the end.
 int tt_xen_addresses(char *text, size_t bytes);
 
-// Whether the other end of a stream is gone, without taking anything from it; waits at most so long for that.
+// Whether the other end of a stream, or of what is written to, is gone, without taking anything from it; waits at most so long for that.
 int tt_xen_has_hung_up(int file, int milliseconds);
 
 // Becomes another program; returns only if that fails.
@@ -91,8 +94,9 @@ int tt_xen_run_into(const char *program, char **words, int stream_word, int stre
 
 // Splits this process: the parent stays as the one that its caller waits for, the child returns with a descriptor. What the
 // child writes there, one byte, is the exit code that the parent ends with at once, while the child goes on alone; a child
-// that ends without it takes its parent along, and a parent that is killed takes its child along.
+// that ends without it takes its parent along, and sees that its parent was killed by a hang-up of the descriptor. (A signal at the
+// parent's death belongs to the thread that asked for it, and no other can take it back.)
 int tt_xen_split(void);
-// Says that byte, after what the caller waits for besides has been let go: the ends of its pipes, and of `stream`.
+// Says that byte, after what the caller waits for besides has been let go: the ends of its pipes, and of `stream` unless it is -1.
 void tt_xen_let_go(int descriptor, int stream, uint8_t code);
 #endif

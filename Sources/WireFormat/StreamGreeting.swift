@@ -4,7 +4,7 @@
 //   image header: all ones u64 | "XENF" | version 3 u32 | options u16 (0: little endian) | zeroes, 6 bytes        big endian
 //   domain header: type u32 (2: HVM and PVH) | page shift u16 (12) | zero u16 | Xen's version: major u32, minor u32
 //   record: type u32 (ours, with the bit that lets it be skipped) | length u32 | body | zeroes up to a multiple of 8
-//   body: "TURNTABL" | version u16 | token (16 bytes) | port u16 | addresses: count u32, texts
+//   body: "TURNTABL" | version u16 | token (16 bytes) | port u16 | addresses: count u32, texts | is last u8
 //
 // The source listens at those addresses on that port; the target's helper connects, and says
 //
@@ -12,24 +12,27 @@
 //
 // The port is the one that it receives on, at the address that it is seen from. An end that meets nobody serves Xen's own.
 
-internal import TurntableCore
-internal import WireFormat
+package import TurntableCore
 
-struct StreamGreeting: Equatable {
-    static let version: UInt16 = 1
+package struct StreamGreeting: Equatable {
+    static let version: UInt16 = 2
+    /// Of Xen: the only one whose save helper's messages and libraries the helper is made for.
+    package static let xen = (major: 4, minor: 17)
     static let magic = Array("TURNTABL".utf8)
     static let recordType: UInt32 = 0x8000_0000 | 0x5454
-    static let tokenBytes = 16
+    package static let tokenBytes = 16
     /// Image header and domain header: what Xen's own helper begins with as well.
-    static let headerBytes = 24 + 16
+    package static let headerBytes = 24 + 16
     /// As much as tells whose stream it is.
-    static let prefixBytes = headerBytes + 8
+    package static let prefixBytes = headerBytes + 8
 
-    var token: [UInt8]
-    var port: UInt16
-    var addresses: [String]
+    package var token: [UInt8]
+    package var port: UInt16
+    package var addresses: [String]
+    /// libxl has nothing more to say of the domain than that its stream ends: there is no device model.
+    package var isLast: Bool
 
-    static var headers: [UInt8] {
+    static let headers: [UInt8] = {
         var writer = MessageWriter()
         writer.append(UInt64.max)
         writer.append(raw: Array("XENF".utf8))
@@ -38,12 +41,12 @@ struct StreamGreeting: Equatable {
         writer.append(UInt32(2))
         writer.append(UInt16(12))
         writer.append(UInt16(0))
-        writer.append(UInt32(XenDomain.version.major))
-        writer.append(UInt32(XenDomain.version.minor))
+        writer.append(UInt32(xen.major))
+        writer.append(UInt32(xen.minor))
         return writer.bytes
-    }
+    }()
 
-    func encoded() -> [UInt8] {
+    package func encoded() -> [UInt8] {
         var body = MessageWriter()
         body.append(raw: Self.magic)
         body.append(Self.version)
@@ -51,6 +54,7 @@ struct StreamGreeting: Equatable {
         body.append(port)
         body.append(UInt32(addresses.count))
         for address in addresses { body.append(text: address) }
+        body.append(flag: isLast)
         var writer = MessageWriter()
         writer.append(raw: Self.headers)
         writer.append(Self.recordType)
@@ -60,7 +64,7 @@ struct StreamGreeting: Equatable {
     }
 
     /// The length of the record's body with what fills it up, if a stream that begins like this is ours; nil if it is Xen's.
-    static func recordBytes(after prefix: [UInt8]) throws(TurntableError) -> Int? {
+    package static func recordBytes(after prefix: [UInt8]) throws(TurntableError) -> Int? {
         guard prefix.count >= prefixBytes, Array(prefix[0..<12]) == Array(headers[0..<12]) else { return nil }
         var reader = MessageReader(Array(prefix[headerBytes..<prefixBytes]))
         guard let type: UInt32 = try? reader.read(), let length: UInt32 = try? reader.read(), type == recordType else { return nil }
@@ -70,12 +74,23 @@ struct StreamGreeting: Equatable {
         return (Int(length) + 7) / 8 * 8
     }
 
-    init(token: [UInt8], port: UInt16, addresses: [String]) {
-        (self.token, self.port, self.addresses) = (token, port, addresses)
+    /// The first greeting in a stream that begins with `bytes`, and where it ends; nil if it has not come whole.
+    package static func find(in bytes: [UInt8]) throws(TurntableError) -> (greeting: StreamGreeting, end: Int)? {
+        for start in bytes.indices where bytes[start] == headers[0] && bytes.count - start >= prefixBytes {
+            let body = start + prefixBytes
+            guard let count = try recordBytes(after: Array(bytes[start..<body])) else { continue }
+            guard bytes.count - body >= count else { return nil }
+            return (try StreamGreeting(decoding: Array(bytes[body..<body + count])), body + count)
+        }
+        return nil
+    }
+
+    package init(token: [UInt8], port: UInt16, addresses: [String], isLast: Bool) {
+        (self.token, self.port, self.addresses, self.isLast) = (token, port, addresses, isLast)
     }
 
     /// From a record's body.
-    init(decoding body: [UInt8]) throws(TurntableError) {
+    package init(decoding body: [UInt8]) throws(TurntableError) {
         do throws(WireError) {
             var reader = MessageReader(body)
             try Self.readHead(&reader)
@@ -83,18 +98,19 @@ struct StreamGreeting: Equatable {
             port = try reader.read()
             addresses = []
             for _ in 0..<(try reader.readCount(atMost: Limits.xenAddresses)) { addresses.append(try reader.readText(atMost: Limits.nameBytes)) }
+            isLast = try reader.readFlag()
         } catch { throw Self.failure(error) }
     }
 
     /// The target's answer.
-    struct Answer: Equatable {
-        static let bytes = StreamGreeting.magic.count + 2 + StreamGreeting.tokenBytes + 2
-        var token: [UInt8]
-        var port: UInt16
+    package struct Answer: Equatable {
+        package static let bytes = StreamGreeting.magic.count + 2 + StreamGreeting.tokenBytes + 2
+        package var token: [UInt8]
+        package var port: UInt16
 
-        init(token: [UInt8], port: UInt16) { (self.token, self.port) = (token, port) }
+        package init(token: [UInt8], port: UInt16) { (self.token, self.port) = (token, port) }
 
-        func encoded() -> [UInt8] {
+        package func encoded() -> [UInt8] {
             var writer = MessageWriter()
             writer.append(raw: StreamGreeting.magic)
             writer.append(StreamGreeting.version)
@@ -103,7 +119,7 @@ struct StreamGreeting: Equatable {
             return writer.bytes
         }
 
-        init(decoding bytes: [UInt8]) throws(TurntableError) {
+        package init(decoding bytes: [UInt8]) throws(TurntableError) {
             do throws(WireError) {
                 var reader = MessageReader(bytes)
                 try StreamGreeting.readHead(&reader)

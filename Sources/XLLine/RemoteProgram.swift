@@ -1,0 +1,73 @@
+// The asking end of a program that another host runs (WireFormat/ProgramMessage.swift): what ssh does for `xl migrate`, over our
+// line. xl starts it with a pipe as standard input and one as standard output, and says in words what the other host is to run.
+
+public import Transport
+public import TurntableCore
+public import TurntableLinux
+internal import WireFormat
+
+public enum RemoteProgram {
+    /// Has the other end run a program whose standard streams are these, and gives its exit code.
+    /// - Parameters:
+    ///   - input: read until it ends or the program has; then it is no longer used here.
+    ///   - output, errors: descriptors that what it says is written to.
+    public static func run(
+        _ words: [String], over control: any ControlChannel, input: consuming Descriptor, output: Int32, errors: Int32
+    ) throws(TurntableError) -> Int32 {
+        try control.send(.program(.start(words)))
+        let raw = input.release()
+        _ = WorkerThread("input") { pass(Descriptor(owning: raw), as: .input, over: control) }
+        let pulse = Pulse(control)
+        defer { pulse.end() }
+        while true {
+            switch try pulse.next() {
+            case .program(.bytes(.output, let bytes)): try writeAll(bytes, to: output, what: "passing on what the program said")
+            case .program(.bytes(.errors, let bytes)): try writeAll(bytes, to: errors, what: "passing on what the program complained of")
+            case .program(.ended(let code)): return code
+            case .refused(let refusal): throw TurntableError(.refused, "running \(words.joined(separator: " ")) there", refusal.reason)
+            default: throw TurntableError(.protocol, "the other host", "it sent a message that is not for now")
+            }
+        }
+    }
+}
+
+/// Sends what comes from a descriptor, and its end. If the line is gone, whoever receives on it hears why.
+func pass(_ source: consuming Descriptor, as stream: ProgramMessage.StandardStream, over control: any ControlChannel) {
+    while true {
+        let bytes = (try? Socket.read(source, atMost: Limits.programBytes, what: "reading for the other host")) ?? []
+        guard (try? control.send(.program(.bytes(stream, bytes)))) != nil, !bytes.isEmpty else { return }
+    }
+}
+
+/// Says now and then, from a thread of its own, that this end is there; whatever the other says, it is there too. What an end
+/// does with what it hears may take its time: xl stops reading for seconds.
+final class Pulse: Sendable {
+    private let control: any ControlChannel
+    private let hasEnded = Monitor(false)
+
+    init(_ control: any ControlChannel) {
+        self.control = control
+        _ = WorkerThread("pulse") { [control, hasEnded] in
+            while hasEnded.wait(atMost: Limits.heartbeatTime, until: { $0 ? true : nil }) == nil {
+                guard (try? control.send(.ping(0))) != nil else { return }
+            }
+        }
+    }
+
+    func end() { hasEnded.update { $0 = true } }
+
+    /// The next message that says something.
+    func next() throws(TurntableError) -> ControlMessage {
+        var lastHeard = Clock.now
+        while true {
+            guard let message = try control.receive(within: Limits.pollTime) else {
+                let silence = Clock.now - lastHeard
+                guard silence <= Limits.stallTime else { throw TurntableError(.line, "hearing from the other host", "silent for \(silence)") }
+                continue
+            }
+            lastHeard = Clock.now
+            if case .ping = message { continue }
+            return message
+        }
+    }
+}

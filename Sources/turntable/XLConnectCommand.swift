@@ -1,0 +1,89 @@
+import ArgumentParser
+import Protection
+import Transport
+import TransportTCP
+import TurntableCore
+import TurntableLinux
+import XLLine
+
+/// The port that `xl-receive` listens on and `xl-connect` connects to unless told otherwise.
+private let defaultXLPort: UInt16 = 4909
+
+struct XLConnectCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "xl-connect",
+        abstract: "Carry xl's migration stream, in the place of ssh.",
+        discussion: """
+            xl starts it, with the host and what is to run there as the last words. On that host `turntable xl-receive` waits.
+
+            EXAMPLES
+              xl migrate -s 'turntable xl-connect' web target.example
+              xl migrate -s 'turntable xl-connect --rate 1gbit --peer beta.example' web 10.5.0.2
+            """)
+
+    @Option(help: ArgumentHelp("The bandwidth to use, such as that of a reserved lightpath. Default: what the line gives.", valueName: "rate"))
+    var rate: RateOption?
+    @Option(help: ArgumentHelp("Congestion control. Default: cubic, or bbr on a long line with no --rate.", valueName: "name"))
+    var congestion: String?
+    @Option(
+        help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
+    var peer: String?
+    @OptionGroup var protection: ProtectionOptions
+    @Argument(help: ArgumentHelp("Where `turntable xl-receive` listens.", valueName: "host:port")) var target: String
+    @Argument(parsing: .captureForPassthrough, help: "What is to run there, as xl says it.") var words: [String]
+
+    func run() throws {
+        try reportingErrors(json: false) {
+            guard let address = Address(parsing: target, defaultPort: defaultXLPort) else {
+                throw TurntableError(.usage, "the target \(target)", "it is no host:port")
+            }
+            var line = LineOptions()
+            line.rate = rate?.value
+            line.congestionControl = congestion
+            line.isControlOnly = true
+            let transport = TCPSourceTransport(address: address, options: line, security: try protection.security(), peer: peer)
+            let code = try RemoteProgram.run(words, over: try connect(transport), input: Descriptor(owning: 0), output: 1, errors: 2)
+            if code != 0 { throw ExitCode(code) }
+        }
+    }
+
+    private func connect(_ transport: TCPSourceTransport) throws(TurntableError) -> any ControlChannel {
+        do { return try transport.connectControl() } catch {
+            guard error.kind == .line else { throw error }
+            throw TurntableError(
+                error.kind, error.what, error.why, remedy: "check that `turntable xl-receive` runs there, with the protection that this end has")
+        }
+    }
+}
+
+struct XLReceiveCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "xl-receive",
+        abstract: "Wait for other hosts' xl-connect, and run `xl migrate-receive` for them.",
+        discussion: """
+            Nothing else is run for anybody. With LIBXL_SAVE_HELPER in the environment domains also arrive by turntable-xen-helper.
+
+            EXAMPLES
+              turntable xl-receive --listen 10.5.0.2 --allow-peer alpha.example
+            """)
+
+    @OptionGroup var listening: ListeningOptions
+    @Option(help: ArgumentHelp("The program that is run.", valueName: "path")) var xl = "xl"
+    @OptionGroup var protection: ProtectionOptions
+
+    func run() throws {
+        try reportingErrors(json: false) {
+            let printer = EventPrinter(json: false)
+            let address = try listening.address(protection, defaultPort: defaultXLPort)
+            let transport = try TCPTargetTransport(listening: address, security: try protection.security(), allowedPeers: listening.allowPeers) {
+                printer.note("turned away \($0)")
+            }
+            printer.listening(Address(host: address.host, port: transport.port))
+            let server = ProgramServer(transport, policy: { [xl] (words) throws(TurntableError) in try XLWords.command(words, xl: xl) }) {
+                printer.note($0)
+            }
+            Signals.onInterrupt { _ in server.interrupt() }
+            try server.serve()
+        }
+    }
+}
