@@ -139,7 +139,8 @@ struct Saga: Sendable {
         let (source, machine) = try await machineAtSource(record)
         let slot = try await master.agent(record.request.target).hold(
             id,
-            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host, token: record.token))
+            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host,
+                site: record.request.target, token: record.token))
         try await commit(migration) {
             $0.slotUntil = slot.until
             $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
@@ -238,7 +239,8 @@ struct Saga: Sendable {
             return
         }
         let request = MoveRequest(
-            machine: record.request.vm, address: record.senderAddress, targetHost: record.receiverHost ?? "",
+            machine: record.request.vm, site: record.source, targetSite: record.request.target, address: record.senderAddress,
+            targetHost: record.receiverHost ?? "",
             downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
             roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token)
         try await follow(migration, try await source.move(id, request), source, target)
