@@ -62,6 +62,8 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var streams: Int
     /// Permission for it, which the target may demand.
     var token: String?
+    /// What the receiver is shown, if the target is of another domain.
+    var targetToken: String?
 }
 
 struct Move: Codable, Sendable, Equatable {

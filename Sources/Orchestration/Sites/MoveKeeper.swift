@@ -74,7 +74,7 @@ actor MoveKeeper {
                 // Its output's name is known before it is there.
                 try save()
                 output = ProgramOutput(path: files.output(id, "send", kept.senders))
-                program = try programs.start(try arguments(request, try files.writeToken(request.token, id)), output: output.path)
+                program = try programs.start(try arguments(request, try files.writeToken(request.targetToken ?? request.token, id)), output: output.path)
             }
         }
         if let program { output = await follow(program, output, request.machine) }
