@@ -97,6 +97,7 @@ class Evacuations(OrchestratorTest):
         end = self.wait(self.evacuate(vms=["q1"], deadline=soon)["id"])
         self.assertEqual(end["state"], "failed", end)
         self.assertRegex(end["problem"]["detail"], r"the plan takes .* left to its deadline")
+        self.evacuate(409, target="source")
         end = self.wait(self.evacuate(vms=["q1", "elsewhere"])["id"])
         self.assertIn("elsewhere is not there", end["problem"]["detail"])
         self.assertEqual(self.lab.api.get("/v1/migrations")["items"], [])
