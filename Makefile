@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest lab lab-xen demo demo-lvm demo-rdma demo-xen test bench fuzz model simulate clean
+.PHONY: help packages build guest lab lab-xen demo demo-lvm demo-rdma demo-xen demo-sites test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ lab-xen: packages ## a pair of real Xen hosts under emulation (perf/xenlab), in 
 
 demo-xen: build lab-xen ## a PVH guest moves between two real Xen hosts, by Xen's own helper and by ours, near and far; ends with a line of JSON
 	Tests/XenTests/run --demo
+
+demo-sites: build guest ## a machine keeps its address and its TCP session between two sites; orchestrator, tokens, lightpaths, gateways: half a minute
+	perf/demo-sites
 
 test: build guest ## every test: units, conformance, fuzz corpus, model, simulation, real QEMU machines, instruments
 	perf/test

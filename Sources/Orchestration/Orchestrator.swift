@@ -88,6 +88,7 @@ public struct SiteService: Sendable {
     public var processors: Int
     public var receiveAddress: String
     public var receiveOptions: [String]
+    public var endpoints: SiteEndpoints?
     /// The domains whose tokens are demanded, NAME=FILE each; none demands none.
     public var trustedDomains: [String]
     /// What this host remembers of tokens, as its receivers do.
@@ -101,7 +102,7 @@ public struct SiteService: Sendable {
 
     public init(
         identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, receiveAddress: String,
-        receiveOptions: [String], trustedDomains: [String], tokenDirectory: String, directory: String, turntable: String,
+        receiveOptions: [String], endpoints: SiteEndpoints?, trustedDomains: [String], tokenDirectory: String, directory: String, turntable: String,
         environment: [String: String], log: Logger
     ) {
         self.identity = identity
@@ -111,6 +112,7 @@ public struct SiteService: Sendable {
         self.processors = processors
         self.receiveAddress = receiveAddress
         self.receiveOptions = receiveOptions
+        self.endpoints = endpoints
         self.trustedDomains = trustedDomains
         self.tokenDirectory = tokenDirectory
         self.directory = directory
@@ -130,7 +132,7 @@ public struct SiteService: Sendable {
         let agent = try SiteAgent(
             options: SiteOptions(
                 host: "\(identity.names)", key: identity.keyDigest, gate: try gate(), memoryBytes: memory.value, processors: processors,
-                receiveAddress: receiveAddress, receiveOptions: receiveOptions, directory: directory),
+                receiveAddress: receiveAddress, receiveOptions: receiveOptions, endpoints: endpoints, directory: directory),
             programs: TurntablePrograms(path: turntable, environment: environment), log: log)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {

@@ -105,11 +105,15 @@ struct SiteOrder: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "site", abstract: "Describe a site, or remove it.")
     @Argument(help: "Its name.") var name: String
     @Argument(help: ArgumentHelp("Where its agent answers. Default: it is removed.", valueName: "https://host:port")) var agent: String?
+    @Option(help: ArgumentHelp("The orchestrator of the other domain that the site belongs to. Default: it is of this one.", valueName: "https://host:port"))
+    var authority: String?
     @OptionGroup var asking: AskingOptions
     func run() async throws {
         try await asking.with { control in
             guard let agent else { return try await control.delete("/v1/sites/\(name)") }
-            say(try await control.put("/v1/sites/\(name)", ["agent": .string(agent)]).text)
+            var body: [String: Value] = ["agent": .string(agent)]
+            if let authority { body["authority"] = .string(authority) }
+            say(try await control.put("/v1/sites/\(name)", body).text)
         }
     }
 }

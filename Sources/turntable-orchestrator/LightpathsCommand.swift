@@ -15,7 +15,7 @@ struct LightpathsCommand: AsyncParsableCommand {
             """)
 
     @Argument(help: "The file that describes nodes and links.") var topology: String
-    @Option(help: ArgumentHelp("Where lightpaths are asked for.", valueName: "address:port")) var listen = "0.0.0.0:4906"
+    @Option(help: ArgumentHelp("Where lightpaths are asked for.", valueName: "address:port")) var listen = "0.0.0.0:\(lightpathsPort)"
     @Option(help: ArgumentHelp("Where reservations are remembered.", valueName: "file")) var store = "/var/lib/turntable/lightpaths.sqlite"
     @Option(
         name: .customLong("user"), help: ArgumentHelp("An orchestrator that may ask, as its certificate names it; repeatable.", valueName: "host"))

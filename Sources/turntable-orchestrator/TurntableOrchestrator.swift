@@ -128,6 +128,15 @@ struct AgentCommand: AsyncParsableCommand {
             valueName: "name=file"))
     var trustedDomains: [String] = []
     @Option(
+        name: .customLong("announce"),
+        help: ArgumentHelp(
+            "A gateway to tell where machines are whose address stays, the one at this site first; repeatable. See docs/endpoint.md.",
+            valueName: "address:port"))
+    var keepers: [String] = []
+    @Option(help: ArgumentHelp("NAME.key of each such machine; others are not announced.", valueName: "directory"))
+    var announceKeys: String = "/etc/turntable/endpoints"
+    @Option(help: ArgumentHelp("All sites, in the order of the gateways' lists, with commas between.", valueName: "names")) var announceSites: String?
+    @Option(
         name: .customLong("state-dir"),
         help: ArgumentHelp("Where journals and the agent's own state are; also $TURNTABLE_STATE_DIR.", valueName: "directory"))
     var stateDirectory: String = environmentValue("TURNTABLE_STATE_DIR") ?? "/var/lib/turntable"
@@ -146,20 +155,22 @@ struct AgentCommand: AsyncParsableCommand {
             }
             guard let memory = ByteCount(parsing: memory), memory.value > 0 else { throw TurntableError(.usage, "--memory \(memory)", "it is no size") }
             guard processors > 0 else { throw TurntableError(.usage, "--processors \(processors)", "it must be more than 0") }
+            let sites = announceSites?.split(separator: ",").map(String.init) ?? []
+            let endpoints = keepers.isEmpty && sites.isEmpty ? nil : try SiteEndpoints(keepers: keepers, keys: announceKeys, sites: sites)
             let environment = ["TURNTABLE_KEYS": keys.path, "TURNTABLE_RUN_DIR": runDirectory, "TURNTABLE_STATE_DIR": stateDirectory]
             let site = SiteService(
                 identity: try keys.identity(), address: address, orchestrators: Set(orchestrators.map { $0.lowercased() }), memory: memory,
                 processors: processors, receiveAddress: receive,
                 receiveOptions: allowPaths.flatMap { ["--allow-path", $0] } + trustedDomains.flatMap { ["--trust-domain", $0] }
                     + (trustedDomains.isEmpty ? [] : ["--require-token"]),
-                trustedDomains: trustedDomains, tokenDirectory: "\(stateDirectory)/tokens", directory: "\(stateDirectory)/agent",
+                endpoints: endpoints, trustedDomains: trustedDomains, tokenDirectory: "\(stateDirectory)/tokens", directory: "\(stateDirectory)/agent",
                 turntable: turntable ?? sibling("turntable"), environment: environment, log: makeLog("agent"))
             try await site.run { [json] port in sayListening(address.host, port, json) }
         }
     }
 }
 
-let lightpathsPort: UInt16 = 4906
+let lightpathsPort: UInt16 = 4909
 let agentPort: UInt16 = 4907
 let orchestratorPort: UInt16 = 4908
 

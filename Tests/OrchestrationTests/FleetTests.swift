@@ -103,7 +103,7 @@ struct FleetTests {
     }
 
     @Test(arguments: [
-        (EvacuationRequest(source: "a", target: "a"), "target"), (EvacuationRequest(source: "../a", target: "b"), "source"),
+        (EvacuationRequest(source: "a", target: "../b"), "target"), (EvacuationRequest(source: "../a", target: "b"), "source"),
         (EvacuationRequest(source: "a", target: "b", vms: []), "vms"), (EvacuationRequest(source: "a", target: "b", vms: ["m", "m"]), "vms"),
         (EvacuationRequest(id: "1", source: "a", target: "b"), "id"), (EvacuationRequest(source: "a", target: "b", priorities: ["m": 5000]), "priorities"),
         (EvacuationRequest(source: "a", target: "b", downtimeMilliseconds: 0), "downtimeMilliseconds"),

@@ -1,4 +1,5 @@
 """The orchestrator: real programs, real machines, a real etcd. Whatever is killed, one machine runs and nothing stays held."""
+import base64
 import http.client
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import lab
 import tokens
 from case import SystemTest
-from orchestra import API, Etcd, Stage, free_port, identifier
+from orchestra import API, ORCHESTRATOR, Etcd, Stage, free_port, identifier
 from test_lightpaths import NSI_NETWORK, Network
 
 
@@ -312,6 +313,61 @@ class Granted(OrchestratorTest):
         end = self.lab.wait_migration(self.lab.migrate(api=source)["id"])
         self.assertEqual((end["state"], end["links"]["line"]), ("completed", "/v1/lines/west"), end)
         self.assert_one_at("target")
+
+
+class Peered(OrchestratorTest):
+    """The target's site is of a domain of its own, with a policy and a key of its own; its agent trusts no other."""
+
+    def begin_peered(self, policy):
+        for name in ("lab", "east"):
+            self.assertEqual(self.lab.turntable("keys", "domain", "--in", self.lab.directory / name).wait(), 0)
+        self.lab.agent("source", options=("--trust-domain", f"lab={self.lab.directory}/lab/domain.pem"))
+        target = self.lab.agent("target", options=("--trust-domain", f"east={self.lab.directory}/east/domain.pem", "--orchestrator", "target.test"))
+        self.lab.orchestrator(options=("--domain-key", self.lab.directory / "lab/domain.key"))
+        rules = self.lab.directory / "east.policy"
+        rules.write_text(policy)
+        east = self.lab.start(
+            ORCHESTRATOR, "serve", "--json", "--listen", "127.0.0.1:0", "--store", self.lab.directory / "east.sqlite", "--domain", "east", "--policy", rules,
+            "--domain-key", self.lab.directory / "east/domain.key", "--operator", "third.test", "--keys", self.lab.keys("target"))
+        url = "https://" + east.wait_event("listening")["address"]
+        self.east = API(url, self.lab.keys("third"))
+        self.lab.sites()
+        agent = f"https://127.0.0.1:{target.port}"
+        self.assertEqual(self.lab.api.ask("PUT", "/v1/sites/target", {"agent": agent, "authority": url}).status, 200)
+        self.assertEqual(self.east.ask("PUT", "/v1/sites/target", {"agent": agent}).status, 201)
+        self.machine = self.start_machine()
+        self.lab.wait_vm("source")
+        lab.wait_for("east to know its site", lambda: self.east.get("/v1/sites/target")["isReachable"])
+
+    def test_there_and_back(self):
+        """Each site is shown the token of its own domain, whichever way the machine goes."""
+        self.begin_peered("allow third.test move m from source,target to source,target\n")
+        for there in ("target", "source"):
+            end = self.lab.wait_migration(self.lab.migrate(there, downtimeMilliseconds=500)["id"])
+            self.assertEqual(end["state"], "completed", end)
+            self.assertTrue(any(event["text"].startswith("east grants its part: line 1") for event in end["events"]), end["events"])
+            self.machine.run_directory = self.lab.run_directory(there)
+            self.lab.wait_vm(there)
+            self.assert_one_at(there)
+
+    def test_the_other_domain_denies_it(self):
+        self.begin_peered("deny third.test move m\nallow * move *\n")
+        end = self.lab.wait_migration(self.lab.migrate()["id"])
+        self.assertEqual((end["state"], end["step"]), ("failed", "authorise"), end)
+        self.assertIn("line 1 of the policy denies it", end["problem"]["detail"])
+        self.assert_one_at("source")
+
+    def test_what_is_said_of_its_site_must_be_so(self):
+        self.begin_peered("allow third.test move *\n")
+        good = {
+            "vm": "m", "epoch": 2, "memoryBytes": 1 << 26, "source": "source", "target": "target", "sourceHost": "source.test", "targetHost": "target.test",
+            "holder": base64.b64encode(tokens.key_digest(self.lab.keys("source") / "host.pem")).decode()}
+        for status, changes in ((200, {}), (409, {"targetHost": "third.test"}), (404, {"target": "nowhere"}), (400, {"holder": "AAAA"}), (400, {"memoryBytes": 0})):
+            answer = self.east.ask("POST", "/v1/grants", {**good, **changes})
+            self.assertEqual(answer.status, status, (changes, answer.body))
+        stranger = API(self.east.url.geturl(), self.lab.keys("source")).ask("POST", "/v1/grants", good)
+        self.assertEqual(stranger.status, 403, stranger.body)
+        self.assertIn("source.test", stranger.json["detail"])
 
 
 class Killed(OrchestratorTest):

@@ -31,6 +31,7 @@ struct EvacuationsAPI: Sendable {
     @Sendable func create(_ request: Request, _ context: Context) async throws -> Response {
         var wanted = try await request.json(EvacuationRequest.self)
         try Self.check(wanted)
+        guard wanted.source != wanted.target else { throw Problem(.conflict, "refused", "evacuating \(wanted.source)", "its machines are there already") }
         // A policy decides of each machine by itself.
         if api.authority.policy == nil { try api.demandOperator(context, "evacuating \(wanted.source)") }
         let id = wanted.id ?? UUID().uuidString.lowercased()
@@ -65,7 +66,6 @@ struct EvacuationsAPI: Sendable {
         let names = [("source", request.source), ("target", request.target)]
         let machines = (request.vms ?? []).map { ("vms", $0) } + (request.priorities ?? [:]).keys.map { ("priorities", $0) }
         for (member, name) in names + machines { do throws(TurntableError) { try MachineName.check(name) } catch { throw bad(member, error.why) } }
-        guard request.source != request.target else { throw bad("target", "it is the source") }
         if let vms = request.vms, vms.isEmpty || Set(vms).count != vms.count { throw bad("vms", "they must be one or more, each named once") }
         if let id = request.id, !Admission.isIdentifier(id) { throw bad("id", "it is no UUID in lower case") }
         if let time = request.downtimeMilliseconds, !(time >= 1 && time <= Admission.mostDowntimeMilliseconds) {

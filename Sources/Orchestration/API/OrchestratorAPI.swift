@@ -26,6 +26,7 @@ struct OrchestratorAPI: Sendable {
         routes.add("/v1/vms/:vm", (.get, showVM))
         let policy = PolicyAPI(api: self)
         routes.add("/v1/policy/check", (.post, policy.check))
+        routes.add("/v1/grants", (.post, GrantsAPI(api: self).create))
         let migrations = MigrationsAPI(api: self)
         routes.add("/v1/migrations", (.get, migrations.list), (.post, migrations.create))
         routes.add("/v1/migrations/:migration", (.get, migrations.show))
@@ -116,6 +117,7 @@ struct OrchestratorAPI: Sendable {
         try demandOperator(context, "describing site \(name)")
         let record = try await request.json(SiteRecord.self)
         guard isHost(record.agent) else { throw Problem(.badRequest, "body", "agent", "it is no https://host:port") }
+        guard record.authority.map({ isHost($0) }) ?? true else { throw Problem(.badRequest, "body", "authority", "it is no https://host:port") }
         return try await put(Key.site(name), { (_: SiteRecord?) in record }, { SiteResource(name, $0, nil) })
     }
 

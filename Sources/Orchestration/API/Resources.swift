@@ -25,6 +25,7 @@ struct Page<Item: Encodable & Sendable>: Encodable, Sendable {
 struct SiteResource: Encodable, Sendable {
     var name: String
     var agent: String
+    var authority: String?
     var isReachable: Bool
     /// What its agent said last, if that is not long ago.
     var state: SiteState?
@@ -33,6 +34,7 @@ struct SiteResource: Encodable, Sendable {
     init(_ name: String, _ record: SiteRecord, _ state: SiteState?) {
         self.name = name
         agent = record.agent
+        authority = record.authority
         isReachable = state != nil
         self.state = state
         links = Links(self: "/v1/sites/\(name)")

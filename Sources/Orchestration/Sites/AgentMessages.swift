@@ -25,6 +25,8 @@ struct SlotRequest: Codable, Sendable, Equatable {
     var processors: Int
     /// The host that it comes from, as its certificate names it: no other may send.
     var sourceHost: String
+    /// What the orchestrator calls this site; endpoints list sites by these names.
+    var site: String?
     /// Permission for it (Capability), where that is demanded.
     var token: String?
 }
@@ -48,6 +50,9 @@ struct DirtyRates: Codable, Sendable, Equatable {
 
 struct MoveRequest: Codable, Sendable, Equatable {
     var machine: String
+    /// What the orchestrator calls the two sites.
+    var site: String?
+    var targetSite: String?
     /// host:port of the receiver, and the name in its certificate.
     var address: String
     var targetHost: String
@@ -57,6 +62,8 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var streams: Int
     /// Permission for it, which the target may demand.
     var token: String?
+    /// What the receiver is shown, if the target is of another domain.
+    var targetToken: String?
 }
 
 struct Move: Codable, Sendable, Equatable {

@@ -20,19 +20,19 @@ actor MoveKeeper {
     private var kept: Kept
     private let files: Files
     private let programs: TurntablePrograms
-    private let gate: TokenGate?
+    private let options: SiteOptions
     private let log: Logger
 
     /// Attempts to end what is left of a machine that the target has, before that is left to somebody else.
     private static let lastAttempts = 5
     private static let retryTime = Duration.seconds(1)
 
-    init(_ id: String, _ kept: Kept, _ files: Files, _ programs: TurntablePrograms, _ gate: TokenGate?, _ log: Logger) {
+    init(_ id: String, _ kept: Kept, _ files: Files, _ programs: TurntablePrograms, _ options: SiteOptions, _ log: Logger) {
         self.id = id
         self.kept = kept
         self.files = files
         self.programs = programs
-        self.gate = gate
+        self.options = options
         self.log = log
     }
 
@@ -74,19 +74,20 @@ actor MoveKeeper {
                 // Its output's name is known before it is there.
                 try save()
                 output = ProgramOutput(path: files.output(id, "send", kept.senders))
-                program = try programs.start(arguments(request, try files.writeToken(request.token, id)), output: output.path)
+                program = try programs.start(try arguments(request, try files.writeToken(request.targetToken ?? request.token, id)), output: output.path)
             }
         }
         if let program { output = await follow(program, output, request.machine) }
         try await conclude(output, request)
     }
 
-    private func arguments(_ request: MoveRequest, _ tokenFile: String?) -> [String] {
+    private func arguments(_ request: MoveRequest, _ tokenFile: String?) throws(TurntableError) -> [String] {
         var words = ["send", request.machine, request.address, "--json", "--peer", request.targetHost, "--streams", "\(request.streams)"]
         words += ["--downtime", "\(request.downtimeMilliseconds)ms"]
         if let rate = request.bitsPerSecond { words += ["--rate", "\(Int(rate))bit"] }
         if let time = request.roundTripMilliseconds { words += ["--rtt", "\(time)ms"] }
         if let tokenFile { words += ["--token", tokenFile] }
+        words += try options.endpoints?.options(request.machine, at: request.site, to: request.targetSite) ?? []
         return words
     }
 
@@ -141,7 +142,7 @@ actor MoveKeeper {
         kept.move.epoch = epoch
         kept.move.ended = .now
         kept.move.problem = failure.map { Problem($0) }
-        do { try gate?.revoke(kept.move.request?.token) } catch { log.error("revoking the token of \(id): \(error.why)") }
+        do { try options.gate?.revoke(kept.move.request?.token) } catch { log.error("revoking the token of \(id): \(error.why)") }
         do { try save() } catch { log.error("remembering what became of \(id): \(error)") }
     }
 }

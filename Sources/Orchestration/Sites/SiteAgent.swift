@@ -24,6 +24,7 @@ struct SiteOptions: Sendable {
     var receiveAddress: String
     /// Further options of `turntable receive`: which paths it allows.
     var receiveOptions: [String]
+    var endpoints: SiteEndpoints?
     var directory: String
 }
 
@@ -60,7 +61,7 @@ actor SiteAgent {
         }
         for name in files.names(in: "moves") {
             guard let kept = try files.read("moves/\(name).json", MoveKeeper.Kept.self) else { continue }
-            moves[name] = MoveKeeper(name, kept, files, programs, options.gate, log)
+            moves[name] = MoveKeeper(name, kept, files, programs, options, log)
         }
         for keeper in moves.values { Task { await keeper.carryOn() } }
     }
@@ -169,6 +170,7 @@ actor SiteAgent {
         kept = slots[id] ?? kept
         if kept.program?.isAlive == true, kept.slot.address != nil { return kept.slot }
         guard !kept.isStarting else { throw TurntableError(.line, "receiving for migration \(id)", "its receiver is being started", remedy: "ask again") }
+        let announcing = try options.endpoints?.options(kept.slot.request.machine, at: kept.slot.request.site) ?? []
         kept.slot.state = .receiving
         kept.receivers += 1
         kept.isStarting = true
@@ -177,7 +179,7 @@ actor SiteAgent {
         let output = files.output(id, "receive", kept.receivers)
         let program = try programs.start(
             ["receive", "--json", "--listen", kept.slot.address ?? "\(options.receiveAddress):0", "--allow-peer", kept.slot.request.sourceHost,
-                "--max-memory", "\(kept.slot.request.memoryBytes)"] + options.receiveOptions, output: output)
+                "--max-memory", "\(kept.slot.request.memoryBytes)"] + options.receiveOptions + announcing, output: output)
         slots[id]?.program = program
         let address = try await listening(output, program)
         guard var now = slots[id], now.slot.state == .receiving else {
@@ -233,7 +235,9 @@ actor SiteAgent {
         if let keeper = moves[id] { return await keeper.move }
         try demand(
             request.token, for: id, "moving", machine: request.machine, from: options.host, to: request.targetHost, holder: options.key)
-        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: Move(state: .moving, request: request)), files, programs, options.gate, log)
+        // What would stop each of its senders is said before there is one.
+        _ = try options.endpoints?.options(request.machine, at: request.site, to: request.targetSite)
+        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: Move(state: .moving, request: request)), files, programs, options, log)
         moves[id] = keeper
         try await keeper.begin()
         return await keeper.move
@@ -251,7 +255,7 @@ actor SiteAgent {
         }
         // It never began, and never will.
         let move = Move(state: .ended, cancelled: true, owner: .source, ended: .now)
-        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: move), files, programs, options.gate, log)
+        let keeper = MoveKeeper(id, MoveKeeper.Kept(move: move), files, programs, options, log)
         moves[id] = keeper
         try await keeper.save()
         return move

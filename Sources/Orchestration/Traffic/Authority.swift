@@ -29,15 +29,17 @@ struct Authority: Sendable {
         }
     }
 
-    /// Permission for this one migration, of use to the source's host only.
+    /// Permission for one migration, of use to the source's host only. Nil without a key.
+    /// - Parameter holder: SHA-256 of that host's key.
     func token(
-        for machine: SiteMachine, from source: SiteState, to target: SiteState, _ grant: Policy.Grant, signedBy key: Curve25519.Signing.PrivateKey
-    ) throws(TurntableError) -> Capability {
+        machine: String, epoch: UInt64, source: String, target: String, holder: [UInt8], _ grant: Policy.Grant
+    ) throws(TurntableError) -> Capability? {
+        guard let key else { return nil }
         let now = Int(Date.now.timeIntervalSince1970)
         let claims = Claims(
-            issuer: domain, machine: machine.name, epoch: Epoch(machine.nextEpoch), source: source.host, target: target.host, path: grant.path,
+            issuer: domain, machine: machine, epoch: Epoch(epoch), source: source, target: target, path: grant.path,
             notBefore: now - Int(Limits.tokenClockDifference.seconds), notAfter: now + Int(Limits.tokenTime.seconds), byteBudget: grant.byteBudget,
-            holder: Array(source.key))
-        do { return try .issue(claims, signedBy: key) } catch { throw error.error("issuing a token for \(machine.name)") }
+            holder: holder)
+        do { return try .issue(claims, signedBy: key) } catch { throw error.error("issuing a token for \(machine)") }
     }
 }

@@ -16,6 +16,8 @@ internal import TurntableCore
 struct SiteRecord: Codable, Sendable, Equatable {
     /// Where its agent answers: https://host:port.
     var agent: String
+    /// Where the orchestrator of the domain answers that the site belongs to; nil if it is this one's.
+    var authority: String?
 }
 
 /// A machine as a site's agent sees it.
@@ -132,6 +134,8 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     var epoch: UInt64?
     /// What tells the sites that they may (Capability), in base64.
     var token: String?
+    /// What the target's site is shown; the same, unless one of the sites is another domain's.
+    var targetToken: String?
     /// The line that the policy allows, if it names one.
     var grantedLine: String?
     /// The line that is reserved, and how much of it.

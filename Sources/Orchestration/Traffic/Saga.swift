@@ -113,17 +113,36 @@ struct Saga: Sendable {
         let record = migration.record
         let (source, machine) = try await machineAtSource(record)
         let grant = try master.authority.authorise(record, machine)
-        var token: Capability?
-        if let key = master.authority.key {
-            let target = try await master.agent(record.request.target).site()
-            token = try master.authority.token(for: machine, from: source, to: target, grant, signedBy: key)
+        let target = try await master.agent(record.request.target).site()
+        let issued = try master.authority.token(
+            machine: machine.name, epoch: machine.nextEpoch, source: source.host, target: target.host, holder: Array(source.key), grant)
+        // Each domain that has a site in it grants its part, to this domain.
+        let wanted = GrantRequest(
+            vm: machine.name, epoch: machine.nextEpoch, memoryBytes: machine.memoryBytes, source: record.source ?? "", target: record.request.target,
+            sourceHost: source.host, targetHost: target.host, holder: source.key)
+        let ofSource = try await foreignGrant(record.source ?? "", wanted)
+        let ofTarget = try await foreignGrant(record.request.target, wanted)
+        let lines = Set([grant.path, ofSource?.line, ofTarget?.line].compactMap { $0 })
+        guard lines.count <= 1 else {
+            throw TurntableError(
+                .refused, "moving \(machine.name)", "the domains grant different lines: \(lines.sorted().joined(separator: ", "))",
+                remedy: "agree on one in their policies")
         }
-        let issued = token
         try await commit(migration) {
-            $0.token = issued?.text
-            $0.grantedLine = grant.path
-            $0.proceed(to: .hold, "\($0.requestedBy) may move it: \(grant.why)" + (issued.map { "; \($0.claims.id) says so" } ?? ""))
+            $0.token = ofSource?.token ?? issued?.text
+            $0.targetToken = ofTarget?.token ?? issued?.text
+            $0.grantedLine = lines.first
+            $0.note("\($0.requestedBy) may move it: \(grant.why)" + (issued.map { "; \($0.claims.id) says so" } ?? ""))
+            for part in [ofSource, ofTarget].compactMap({ $0 }) { $0.note("\(part.domain) grants its part: \(part.why)") }
+            $0.step = .hold
         }
+    }
+
+    /// What the domain of a site grants; nil if the site is this domain's own.
+    private func foreignGrant(_ site: String, _ wanted: GrantRequest) async throws(TurntableError) -> GrantResource? {
+        let record: Stored<SiteRecord>? = try await master.store.load(Key.site(site))
+        guard let authority = record?.record.authority else { return nil }
+        return try await wanted.ask(authority, master.client)
     }
 
     private func machineAtSource(_ record: MigrationRecord) async throws(TurntableError) -> (SiteState, SiteMachine) {
@@ -139,7 +158,8 @@ struct Saga: Sendable {
         let (source, machine) = try await machineAtSource(record)
         let slot = try await master.agent(record.request.target).hold(
             id,
-            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host, token: record.token))
+            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host,
+                site: record.request.target, token: record.targetToken))
         try await commit(migration) {
             $0.slotUntil = slot.until
             $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
@@ -238,9 +258,11 @@ struct Saga: Sendable {
             return
         }
         let request = MoveRequest(
-            machine: record.request.vm, address: record.senderAddress, targetHost: record.receiverHost ?? "",
+            machine: record.request.vm, site: record.source, targetSite: record.request.target, address: record.senderAddress,
+            targetHost: record.receiverHost ?? "",
             downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
-            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token)
+            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token,
+            targetToken: record.targetToken)
         try await follow(migration, try await source.move(id, request), source, target)
     }
 
