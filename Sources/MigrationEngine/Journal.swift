@@ -82,7 +82,7 @@ public final class Journal: Sendable {
         try sync()
     }
 
-    private static func read(_ bytes: [UInt8], of machine: String) throws(TurntableError) -> JournalContents {
+    static func read(_ bytes: [UInt8], of machine: String) throws(TurntableError) -> JournalContents {
         do { return try JournalContents(bytes, digest: Digest.of) } catch {
             throw TurntableError(
                 .unsupported, "reading the journal of \(machine)", "a record that is not its last \(error)",

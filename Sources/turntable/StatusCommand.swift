@@ -40,15 +40,16 @@ struct StatusCommand: ParsableCommand {
         return rates.read { $0 }
     }
 
-    private func show(_ record: MachineRecord, _ rate: ByteCount?) throws(TurntableError) {
+    private func show(_ record: MachineRecord, _ rate: ByteCount?) {
         let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
         let state =
             if !record.isAlive { "dead" } else if migration != nil { "migrating" } else if runDirectory.directory.isInterrupted(record) {
                 "interrupted"
             } else if record.isIncoming { "incoming" } else { "here" }
         if json {
-            let history = try stateDirectory.directory.history(of: record.name)
-            let next = history.nextOffer(at: record.epoch, isInterrupted: state == "interrupted")
+            // Asked for each second by agents, also while a machine stands still: its journal is not to be waited for.
+            let history = try? stateDirectory.directory.glance(at: record.name)
+            let next = history?.nextOffer(at: record.epoch, isInterrupted: state == "interrupted") ?? record.epoch.next
             let command = try? QEMUCommandLine(record.arguments)
             var members: [String: EventValue] = [
                 "machine": .text(record.name), "state": .text(state), "process": .number(Double(record.process)),

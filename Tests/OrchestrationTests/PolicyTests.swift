@@ -89,16 +89,14 @@ struct PolicyTests {
     /// What a rule grants is what the token says.
     @Test func aTokenSaysWhatIsGranted() throws {
         let key = Curve25519.Signing.PrivateKey()
-        let machine = SiteMachine(name: "web", state: "here", epoch: 3, nextEpoch: 6, memoryBytes: 1, processors: 1)
-        func site(_ host: String, _ byte: UInt8) -> SiteState {
-            SiteState(
-                host: host, key: Data(repeating: byte, count: 32), memoryBytes: 1, memoryFreeBytes: 1, processors: 1, processorsFree: 1, machines: [machine],
-                slots: [])
-        }
         let grant = Policy.Grant(path: "west", byteBudget: 77, why: "")
-        let token = try Authority(domain: "home", operators: []).token(for: machine, from: site("a.test", 1), to: site("b.test", 2), grant, signedBy: key)
-        let use = Claims.Use(machine: "web", epoch: Epoch(6), source: "a.test", target: "b.test", holder: [UInt8](repeating: 1, count: 32))
+        let holder = [UInt8](repeating: 1, count: 32)
+        let issued = try Authority(domain: "home", operators: [], key: key).token(
+            machine: "web", epoch: 6, source: "a.test", target: "b.test", holder: holder, grant)
+        let token = try #require(issued)
+        let use = Claims.Use(machine: "web", epoch: Epoch(6), source: "a.test", target: "b.test", holder: holder)
         try token.verify(use, TrustedDomains(["home": [key.publicKey]]), at: Int(Date.now.timeIntervalSince1970))
         #expect(token.claims.path == "west" && token.claims.byteBudget == 77)
+        #expect(try Authority(domain: "home", operators: []).token(machine: "web", epoch: 6, source: "a", target: "b", holder: holder, grant) == nil)
     }
 }
