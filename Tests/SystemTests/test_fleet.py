@@ -12,12 +12,12 @@ LINE = 160e6
 
 
 class Evacuations(OrchestratorTest):
-    def begin_fleet(self, busy=("b",), quiet=("q1", "q2", "q3", "q4", "q5"), rate=LINE):
+    def begin_fleet(self, busy=("b",), quiet=("q1", "q2", "q3", "q4", "q5"), rate=LINE, filled=""):
         self.lab.orchestrator()
         self.lab.sites()
         self.fleet = {}
         for name in (*busy, *quiet):
-            self.fleet[name] = self.start_machine(name, megabytes=24, append="mode=rate rate=4 len=8 check=1" if name in busy else IDLE)
+            self.fleet[name] = self.start_machine(name, megabytes=24, append="mode=rate rate=4 len=8 check=1" if name in busy else filled + IDLE)
         for name in self.fleet:
             self.lab.wait_vm("source", name)
         self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": rate})
@@ -72,8 +72,8 @@ class Evacuations(OrchestratorTest):
         self.assertEqual(self.lab.ctl("evacuations").wait(), 0)
 
     def test_it_is_cancelled(self):
-        """Who was handed off is at the target, everybody else stays. One at a time is all that the line takes, for many seconds each."""
-        self.begin_fleet(busy=(), quiet=("q1", "q2", "q3"), rate=1e6)
+        """Who was handed off is at the target, everybody else stays. The line needs ten seconds for all that they hold."""
+        self.begin_fleet(busy=(), quiet=("q1", "q2", "q3"), rate=60e6, filled="seed=5 fill=1 ")
         begun = self.lab.ctl("evacuate", "source", "target", "--downtime", "2s")
         self.assertEqual(begun.wait(), 0, begun.transcript())
         name = begun.output[0]

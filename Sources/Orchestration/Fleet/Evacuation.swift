@@ -207,9 +207,10 @@ struct Evacuation: Sendable {
             bitsPerSecond: move.record.bitsPerSecond == nil ? nil : bitsPerSecond)
         do {
             // Nil if something changed meanwhile: the next look tells.
-            _ = try await Admission.admit(
+            let admitted = try await Admission.admit(
                 request, by: evacuation.requestedBy, under: master.authority, to: master.store,
                 with: [master.term.condition, begun.condition], [try begun.write()])
+            if admitted != nil { move = begun }
         } catch let problem as Problem {
             try await note(&move) {
                 $0.state = problem.type == Problem.prefix + "busy" ? .waiting : .failed
