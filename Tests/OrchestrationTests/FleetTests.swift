@@ -106,6 +106,7 @@ struct FleetTests {
         (EvacuationRequest(source: "a", target: "../b"), "target"), (EvacuationRequest(source: "../a", target: "b"), "source"),
         (EvacuationRequest(source: "a", target: "b", vms: []), "vms"), (EvacuationRequest(source: "a", target: "b", vms: ["m", "m"]), "vms"),
         (EvacuationRequest(id: "1", source: "a", target: "b"), "id"), (EvacuationRequest(source: "a", target: "b", priorities: ["m": 5000]), "priorities"),
+        (EvacuationRequest(source: "a", target: "b", priorities: ["m": .min]), "priorities"),
         (EvacuationRequest(source: "a", target: "b", downtimeMilliseconds: 0), "downtimeMilliseconds"),
     ]) func aBadRequestIsNamed(_ request: EvacuationRequest, _ member: String) throws {
         let problem = try #require(throws: Problem.self) { try EvacuationsAPI.check(request) }

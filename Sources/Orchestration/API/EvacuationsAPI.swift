@@ -71,7 +71,9 @@ struct EvacuationsAPI: Sendable {
         if let time = request.downtimeMilliseconds, !(time >= 1 && time <= Admission.mostDowntimeMilliseconds) {
             throw bad("downtimeMilliseconds", "it must be 1 to \(Int(Admission.mostDowntimeMilliseconds))")
         }
-        if let priority = request.priorities?.values.first(where: { abs($0) > 1000 }) { throw bad("priorities", "\(priority) is not within -1000 to 1000") }
+        if let priority = request.priorities?.values.first(where: { !(-1000...1000).contains($0) }) {
+            throw bad("priorities", "\(priority) is not within -1000 to 1000")
+        }
     }
 
     @Sendable func cancel(_ request: Request, _ context: Context) async throws -> Response {

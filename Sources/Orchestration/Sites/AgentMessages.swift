@@ -60,9 +60,9 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var bitsPerSecond: Double?
     var roundTripMilliseconds: Double?
     var streams: Int
-    /// Permission for it, which the target may demand.
+    /// Permission for it, which this site may demand.
     var token: String?
-    /// What the receiver is shown, if the target is of another domain.
+    /// What the receiver is shown; the same, unless one of the sites is another domain's.
     var targetToken: String?
 }
 
