@@ -2,13 +2,16 @@ public import TurntableCore
 internal import TurntableLinux
 
 /// How much of a machine's memory is written a second, as QEMU estimates it: it samples pages and looks again `time` later
-/// (QEMU, docs of `calc-dirty-rate`). The machine runs on, and cannot be moved meanwhile.
+/// (QEMU, docs of `calc-dirty-rate`), in whole MiB. The machine runs on, and cannot be moved meanwhile.
 public func measureDirtyRate(of machine: String, in directory: RunDirectory, for time: Nanoseconds) throws(TurntableError) -> ByteCount {
     let lock = try directory.lock(machine, "measuring")
     defer { withExtendedLifetime(lock) {} }
     let monitor = try QMP(path: directory.monitor(of: machine))
     let seconds = max(1, Int(time.seconds.rounded(.up)))
-    try monitor.execute("calc-dirty-rate", ["calc-time": .integer(seconds)])
+    guard case .integer(let bytes)? = try monitor.execute("query-memory-size-summary")["base-memory"] else {
+        throw TurntableError(.hypervisor, "measuring what \(machine) writes", "QEMU does not say how much memory it has")
+    }
+    try monitor.execute("calc-dirty-rate", ["calc-time": .integer(seconds), "sample-pages": .integer(samplesPerGiB(of: ByteCount(bytes)))])
     let deadline = Clock.now + .seconds(Double(seconds)) + Limits.hypervisorTime
     while Clock.now < deadline {
         Clock.sleep(.milliseconds(50))
@@ -17,3 +20,8 @@ public func measureDirtyRate(of machine: String, in directory: RunDirectory, for
     }
     throw TurntableError(.hypervisor, "measuring what \(machine) writes", "QEMU does not say so within \(Limits.hypervisorTime)")
 }
+
+/// As many samples as QEMU takes of a small machine, of which its own choice misses what is written seldom; fewer of each GiB the more there are.
+private func samplesPerGiB(of memory: ByteCount) -> Int { min(max(Int(samples << 30) / max(memory.value, 1), 512), 4096) }
+
+private let samples = 16384

@@ -22,7 +22,7 @@ final class QMP: Sendable {
 
     init(path: String) throws(TurntableError) {
         self.path = path
-        socket = try Socket.connectUnix(path)
+        socket = try ofQEMU { () throws(TurntableError) in try Socket.connectUnix(path) }
         process = try Socket.peerProcess(socket)
         try connection.update { (connection: inout Connection) throws(TurntableError) in
             let deadline = Clock.now + Limits.hypervisorTime
@@ -84,7 +84,7 @@ final class QMP: Sendable {
         let command = message["execute"]?.text ?? ""
         let line: [UInt8]
         do { line = Array(try JSONEncoder().encode(message)) + [0x0a] } catch { preconditionFailure("a QMP command is JSON: \(error)") }
-        try Socket.write(socket, line, passing: descriptor, what: "asking QEMU to \(command)")
+        try ofQEMU { () throws(TurntableError) in try Socket.write(socket, line, passing: descriptor, what: "asking QEMU to \(command)") }
         let deadline = Clock.now + Limits.hypervisorTime
         while true {
             let reply = try nextMessage(&connection, by: deadline)
@@ -118,9 +118,17 @@ final class QMP: Sendable {
                 }
                 continue
             }
-            let piece = try Socket.read(socket, atMost: 64 << 10, what: "reading \(path)")
+            let piece = try ofQEMU { () throws(TurntableError) in try Socket.read(socket, atMost: 64 << 10, what: "reading \(path)") }
             guard !piece.isEmpty else { throw TurntableError(.hypervisor, "reading \(path)", "QEMU is gone") }
             connection.buffer += piece
         }
+    }
+}
+
+/// What fails on a socket of QEMU's is the machine's failure, not the line's: it does not come back by waiting.
+func ofQEMU<Value: ~Copyable>(_ body: () throws(TurntableError) -> Value) throws(TurntableError) -> Value {
+    do throws(TurntableError) { return try body() } catch {
+        guard error.kind == .line else { throw error }
+        throw TurntableError(.hypervisor, error.what, error.why, remedy: error.remedy)
     }
 }

@@ -92,7 +92,10 @@ struct Evacuation: Sendable {
                 remedy: "name some of the machines, or another site")
         }
         // Who cannot say is taken for quiet; a move that is then refused gets more of the line.
-        let written = (try? await master.agent(request.source).dirtyRates().bytesPerSecond) ?? [:]
+        var written: [String: Double] = [:]
+        do { written = try await master.agent(request.source).dirtyRates().bytesPerSecond } catch {
+            master.log.warning("\(what): what its machines write is not known: \(error)")
+        }
         let fleet = machines.map { name, vm in
             FleetMachine(
                 name: name, memoryBytes: Double(vm.memoryBytes), dirtyBytesPerSecond: written[name] ?? 0, priority: request.priorities?[name] ?? 0)
