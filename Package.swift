@@ -84,6 +84,7 @@ let package = Package(
             "TransportVerbs",
             ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
         library("Capability", ["TurntableCore", "TurntableLinux", "Protection", crypto]),
+        library("LinkElement", ["TurntableCore", "TurntableLinux", "CTurntableLinux", "WireFormat", "Protection", "TransportTCP", "Capability", crypto]),
         library("XLLine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
@@ -108,7 +109,7 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", "XLLine", crypto,
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", "XLLine", "LinkElement", crypto,
                 argumentParser,
             ],
             swiftSettings: strict),
@@ -172,7 +173,7 @@ let package = Package(
             "ConformanceTests",
             [
                 "TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "Protection",
-                "CTurntableLinux", "CTurntableVerbs",
+                "Capability", "LinkElement", "CTurntableLinux", "CTurntableVerbs", crypto,
             ]),
         tests("XLLineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XLLine"]),
         tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),

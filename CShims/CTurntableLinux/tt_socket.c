@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "tt_socket.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/errqueue.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -9,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #ifndef SO_ZEROCOPY
 #define SO_ZEROCOPY 60
@@ -144,6 +146,21 @@ ssize_t tt_send_file(int fd, int file, int64_t offset, size_t length) {
     ssize_t moved;
     do {
         moved = sendfile(fd, file, &position, length);
+    } while (moved < 0 && errno == EINTR);
+    return moved < 0 ? -errno : moved;
+}
+
+int tt_pipe(int ends[2], int bytes) {
+    if (pipe2(ends, O_CLOEXEC)) return -errno;
+    // What is granted is enough, whatever it is.
+    (void)fcntl(ends[1], F_SETPIPE_SZ, bytes);
+    return 0;
+}
+
+ssize_t tt_splice(int from, int to, size_t length, int more) {
+    ssize_t moved;
+    do {
+        moved = splice(from, NULL, to, NULL, length, SPLICE_F_MOVE | (more ? SPLICE_F_MORE : 0));
     } while (moved < 0 && errno == EINTR);
     return moved < 0 ? -errno : moved;
 }

@@ -125,4 +125,16 @@ public struct Capability: Sendable, Equatable {
         try checkChain(domains)
         try claims.check(use, at: now)
     }
+
+    /// Throws unless whoever has the key may use this line now: what a link element asks, which knows neither machine nor hosts. It counts the
+    /// byte budget itself.
+    /// - Parameters:
+    ///   - holder: SHA-256 of the SubjectPublicKeyInfo of the key.
+    ///   - now: Unix seconds.
+    public func verifyPassage(over line: String, holder: [UInt8], _ domains: TrustedDomains, at now: Int) throws(CapabilityError) {
+        try checkChain(domains)
+        try claims.checkWindow(at: now)
+        guard claims.path == nil || claims.path == line else { throw .wrongPath(claims.path ?? "", wanted: line) }
+        guard claims.holder == holder else { throw .wrongHolder }
+    }
 }

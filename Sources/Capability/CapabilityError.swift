@@ -19,6 +19,7 @@ public enum CapabilityError: Error, Equatable, Sendable {
     case wrongEpoch(Epoch, wanted: Epoch)
     case wrongSource(String, wanted: String)
     case wrongTarget(String, wanted: String)
+    case wrongPath(String, wanted: String)
     /// It is somebody else's: whoever shows it has another key than it names.
     case wrongHolder
     case revoked(TokenID)
@@ -43,6 +44,7 @@ public enum CapabilityError: Error, Equatable, Sendable {
         case .wrongEpoch(let epoch, let wanted): "it is for epoch \(epoch.value), not for \(wanted.value)"
         case .wrongSource(let host, let wanted): "it is for a machine from \(host), not from \(wanted)"
         case .wrongTarget(let host, let wanted): "it is for the target \(host), not for \(wanted)"
+        case .wrongPath(let path, let wanted): "it is for the line \(path), not for \(wanted)"
         case .wrongHolder: "it is bound to another host's key than that of whoever shows it"
         case .revoked(let id): "\(id) was revoked"
         case .replayed(let id, let use): "\(id) was used already, for \(use)"

@@ -110,13 +110,17 @@ public struct Claims: Equatable, Sendable {
 
     /// - Parameter now: Unix seconds.
     func check(_ use: Use, at now: Int) throws(CapabilityError) {
-        guard now >= notBefore else { throw .notYet(validFrom: notBefore, now: now) }
-        guard now <= notAfter else { throw .expired(validUntil: notAfter, now: now) }
+        try checkWindow(at: now)
         guard machine == use.machine else { throw .wrongMachine(machine, wanted: use.machine) }
         guard use.epoch == nil || use.epoch == epoch else { throw .wrongEpoch(epoch, wanted: use.epoch ?? epoch) }
         guard source == use.source.lowercased() else { throw .wrongSource(source, wanted: use.source) }
         guard target == use.target.lowercased() else { throw .wrongTarget(target, wanted: use.target) }
         guard use.holder == nil || use.holder == holder else { throw .wrongHolder }
+    }
+
+    func checkWindow(at now: Int) throws(CapabilityError) {
+        guard now >= notBefore else { throw .notYet(validFrom: notBefore, now: now) }
+        guard now <= notAfter else { throw .expired(validUntil: notAfter, now: now) }
     }
 
     // MARK: - CBOR

@@ -62,6 +62,10 @@ public struct TokenLedger: Sendable {
         do throws(TurntableError) { return try lines(file).contains("used \(kind) \(what)") } catch { throw .ledger(error) }
     }
 
+    public func isRevoked(_ id: TokenID) throws(CapabilityError) -> Bool {
+        do throws(TurntableError) { return try lines(AppendFile("\(directory)/\(id.hexadecimal)")).contains("revoked") } catch { throw .ledger(error) }
+    }
+
     /// From now on nobody uses it.
     public func revoke(_ claims: Claims) throws(CapabilityError) {
         try update(claims.id, until: claims.notAfter) { $0.contains("revoked") ? nil : "revoked" }

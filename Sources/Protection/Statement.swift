@@ -23,17 +23,25 @@ public enum Statement {
 
     /// Who signed `bytes`; nil if nobody did whom an authority here vouches for directly.
     public static func signer(of bytes: [UInt8], _ signed: [UInt8], authorities: [Certificate]) -> CertificateNames? {
+        guard let certificate = certificate(of: bytes, signed), authorities.contains(where: { isIssued(certificate, by: $0) }) else { return nil }
+        return CertificateNames(certificate)
+    }
+
+    /// The certificate of whoever signed `bytes`, whose it says it is; nil if it is not its key that signed them.
+    private static func certificate(of bytes: [UInt8], _ signed: [UInt8]) -> Certificate? {
         guard signed.count > 2 else { return nil }
         let count = Int(signed[0]) | Int(signed[1]) << 8
         guard 2 + count < signed.count,
             let signature = try? P256.Signing.ECDSASignature(derRepresentation: signed[2..<2 + count]),
             let certificate = try? Certificate(derEncoded: Array(signed[(2 + count)...])),
             let key = P256.Signing.PublicKey(certificate.publicKey),
-            key.isValidSignature(signature, for: bytes),
-            authorities.contains(where: { isIssued(certificate, by: $0) })
+            key.isValidSignature(signature, for: bytes)
         else { return nil }
-        return CertificateNames(certificate)
+        return certificate
     }
+
+    /// Names the key that signed `bytes`, whoever vouches for it; nil if none did.
+    package static func keyDigest(of bytes: [UInt8], _ signed: [UInt8]) -> [UInt8]? { certificate(of: bytes, signed).map(KeyDigest.of) }
 
     private static func isIssued(_ certificate: Certificate, by authority: Certificate) -> Bool {
         authority.subject == certificate.issuer && authority.publicKey.isValidSignature(certificate.signature, for: certificate)

@@ -1,4 +1,6 @@
+internal import CTurntableLinux
 public import TurntableCore
+package import TurntableLinux
 
 /// How data streams use the line. What is not stated is measured.
 public struct LineOptions: Sendable {
@@ -35,6 +37,24 @@ public struct LineOptions: Sendable {
     /// What is in the kernel and not yet on the line goes before the last pages: at most this much, or 4 ms of the line.
     func unsentBytes() -> UInt32 {
         UInt32(min(max(Int((rate?.bytesPerSecond ?? 0) * 0.004), 512 << 10), 16 << 20))
+    }
+
+    /// Sizes a socket on which a link element sends what others paced: to its part of the way, and so that little waits in it.
+    package static func prepareRelay(_ socket: borrowing Descriptor) throws(TurntableError) {
+        let what = "setting up the way on"
+        let roundTrip = Socket.roundTrip(socket) ?? .zero
+        let options = LineOptions()
+        try checked(tt_set_no_delay(socket.rawValue, 1), what)
+        try checked(tt_set_send_buffer(socket.rawValue, Int32(options.sendBufferBytes(roundTrip: roundTrip))), what)
+        try checked(tt_set_unsent_low_water(socket.rawValue, options.unsentBytes()), what)
+        try checked(tt_set_user_timeout(socket.rawValue, UInt32(Limits.stallTime.milliseconds)), what)
+        // Without it the kernel's own does.
+        _ = Socket.setCongestionControl(socket, options.congestionControl(roundTrip: roundTrip))
+    }
+
+    /// Before a socket listens: accepted ones inherit it, and the window's scale is fixed in the handshake.
+    package static func setReceiveBuffer(_ socket: borrowing Descriptor, _ size: ByteCount) throws(TurntableError) {
+        try checked(tt_set_receive_buffer(socket.rawValue, Int32(size.value)), "sizing receive buffers")
     }
 
     /// A rate nobody stated is taken to be this when buffers are sized; only memory in use is really taken.

@@ -14,6 +14,8 @@ internal import WireFormat
     private let pages: any PageSource
     private let line: String
     private let cipher: FrameCipher
+    /// On a way with link elements.
+    private let mac: HeaderMAC?
 
     // The sending thread's alone, all allocated here once.
     private let buffer: UnsafeMutableRawBufferPointer
@@ -23,7 +25,8 @@ internal import WireFormat
     /// Sealed bytes that go to the kernel at once: they are still in the processor's cache when it copies them.
     private static let pieceBytes = 256 << 10
 
-    init(socket: StreamSocket, pages: any PageSource, cipher: FrameCipher, line: String) {
+    init(socket: StreamSocket, pages: any PageSource, cipher: FrameCipher, mac: HeaderMAC? = nil, line: String) {
+        self.mac = mac
         self.socket = socket
         self.pages = pages
         self.cipher = cipher
@@ -37,6 +40,13 @@ internal import WireFormat
     }
 
     public func send(_ frame: FrameDraft) throws(TurntableError) {
+        do throws(TurntableError) { try sendAll(frame) } catch {
+            // An element that stops the stream has said why.
+            throw mac == nil ? error : LinkAnswer.lateWord(on: socket.descriptor) ?? error
+        }
+    }
+
+    private func sendAll(_ frame: FrameDraft) throws(TurntableError) {
         sealHead(frame)
         if frame.payloadBytes > 0 {
             cipher.beginPayload(of: frame.sequence)
@@ -64,6 +74,9 @@ internal import WireFormat
         let bytes = frame.headBytes
         var output = unsafe MutableRawSpan(_unsafeBytes: buffer)
         frame.encodeHead(into: &output)
+        if let mac {
+            output.store(unsafe mac.mark(of: frame.sequence, buffer.baseAddress!, bytes: FrameHeader.authenticatedBytes), at: FrameHeader.authenticatedBytes)
+        }
         let head = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<bytes])
         _ = unsafe cipher.head(of: frame.sequence, head, headerBytes: FrameHeader.bytes, tag: buffer.baseAddress! + bytes)
         filled = bytes + FrameCipher.tagBytes

@@ -11,7 +11,11 @@ final class StreamSocket: Sendable {
     let stream: Int
     private let isShutDown = Atomic(false)
 
-    init(_ descriptor: consuming Descriptor, stream: Int) {
+    /// The connection ends at a link element: its round trip is not the line's.
+    private let isRelayed: Bool
+
+    init(_ descriptor: consuming Descriptor, stream: Int, isRelayed: Bool = false) {
+        self.isRelayed = isRelayed
         self.descriptor = descriptor
         self.stream = stream
     }
@@ -43,7 +47,7 @@ final class StreamSocket: Sendable {
         var information = tt_tcp_status()
         var status = LineStatus()
         guard unsafe tt_tcp_status(rawValue, &information) == 0 else { return status }
-        status.roundTrip = Nanoseconds(Int64(information.rtt_microseconds) * 1000)
+        if !isRelayed { status.roundTrip = Nanoseconds(Int64(information.rtt_microseconds) * 1000) }
         status.unsentBytes = ByteCount(Int(information.unsent_bytes))
         status.acknowledgedBytes = ByteCount(Int(information.acknowledged_bytes))
         status.windowBytes = ByteCount(Int(information.window_bytes))

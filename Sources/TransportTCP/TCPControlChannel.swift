@@ -39,10 +39,10 @@ public final class TCPControlChannel: ControlChannel {
             }
             return nil
         }
-        let header = try readExactly(socket, ControlMessage.headerBytes, within: Limits.stallTime, what: "receiving on the control stream")
+        let header = try Socket.readExactly(socket, ControlMessage.headerBytes, within: Limits.stallTime, what: "receiving on the control stream")
         do {
             let (length, type) = try ControlMessage.decodeHeader(header)
-            let body = try readExactly(socket, length, within: Limits.stallTime, what: "receiving on the control stream")
+            let body = try Socket.readExactly(socket, length, within: Limits.stallTime, what: "receiving on the control stream")
             return try ControlMessage.decode(type: type, body: body)
         } catch let error as WireError {
             throw TurntableError(.protocol, "a message on the control stream", error.description)
@@ -57,22 +57,4 @@ public final class TCPControlChannel: ControlChannel {
         isShutDown.store(true, ordering: .relaxed)
         Socket.shutDown(socket)
     }
-}
-
-/// Reads exactly `count` bytes, in at most `limit`.
-func readExactly(_ socket: borrowing Descriptor, _ count: Int, within limit: Nanoseconds, what: String) throws(TurntableError) -> [UInt8] {
-    let deadline = Clock.now + limit
-    var bytes: [UInt8] = []
-    while bytes.count < count {
-        let left = deadline - Clock.now
-        guard left > .zero else { throw TurntableError(.line, what, "\(bytes.count) of \(count) bytes came within \(limit)") }
-        guard try Socket.waitReadable(socket, within: left) else { continue }
-        let piece = try Socket.read(socket, atMost: count - bytes.count, what: what)
-        guard !piece.isEmpty else {
-            throw TurntableError(
-                .line, what, bytes.isEmpty ? "the peer closed it" : "the peer closed it after \(bytes.count) of \(count) bytes")
-        }
-        bytes += piece
-    }
-    return bytes
 }

@@ -12,13 +12,18 @@ public final class TCPSourceTransport: SourceTransport {
     private let security: LineSecurity
     /// What the target's certificate must be for.
     private let peer: String
+    /// For the link elements on the way; the first of them is at `address`.
+    private let passage: LinkPassage?
     /// Of the attachment that was made last.
     private let secret = Monitor<(attachment: AttachmentID, secret: SessionSecret)?>(nil)
     /// The control stream's handshake tells the round trip that the data streams are sized to.
     private let measuredRoundTrip = Monitor(Nanoseconds.zero)
 
-    /// - Parameter peer: the name or address that the target's certificate must be for; by default that of `address`.
-    public init(address: Address, options: LineOptions, security: LineSecurity, peer: String? = nil) {
+    /// - Parameters:
+    ///   - peer: the name or address that the target's certificate must be for; by default that of `address`.
+    ///   - passage: for link elements on the way, the first of which is at `address`; only on a protected line.
+    public init(address: Address, options: LineOptions, security: LineSecurity, peer: String? = nil, passage: LinkPassage? = nil) {
+        self.passage = passage
         self.address = address
         self.options = options
         self.security = security
@@ -28,13 +33,10 @@ public final class TCPSourceTransport: SourceTransport {
     public func connectControl() throws(TurntableError) -> any ControlChannel {
         let socket = try Socket.connect(to: address, within: Limits.helloTime) { _ in }
         try configureControl(socket)
-        var information = tt_tcp_status()
-        if unsafe tt_tcp_status(socket.rawValue, &information) == 0 {
-            measuredRoundTrip.update { $0 = Nanoseconds(Int64(information.rtt_microseconds) * 1000) }
-        }
+        if let roundTrip = Socket.roundTrip(socket) { measuredRoundTrip.update { $0 = roundTrip } }
         if options.isControlOnly { _ = try prepareForBulk(socket, what: "the control stream") }
         let preface = Preface(role: .control, protection: security.protection)
-        try Socket.write(socket, preface.encoded(), what: "greeting \(address)")
+        _ = try open(socket, preface, what: "greeting \(address)")
         guard case .sealed(let identity) = security else {
             let control = TCPControlChannel(socket: socket)
             control.welcome(try Greeting.await(on: control))
@@ -97,16 +99,30 @@ public final class TCPSourceTransport: SourceTransport {
         let preface = Preface(role: .data, protection: security.protection, stream: UInt16(index), attachment: attachment)
         let line = describe(socket, prepared.granted, prepared.notes)
         guard case .sealed = security else {
-            try Socket.write(socket, preface.encoded(), what: "opening data stream \(index)")
+            _ = try open(socket, preface, what: "opening data stream \(index)")
             return TCPFrameSender(socket: StreamSocket(socket, stream: index), pages: pages, options: options, line: line)
         }
         guard let secret = secret(of: attachment) else {
             throw TurntableError(.line, "opening data stream \(index)", "its control stream was replaced by another")
         }
-        try Socket.write(socket, preface.encoded() + secret.proof(of: preface), what: "opening data stream \(index)")
+        let mac = try open(socket, preface, secret.proof(of: preface), what: "opening data stream \(index)")
         return SealedFrameSender(
-            socket: StreamSocket(socket, stream: index), pages: pages, cipher: FrameCipher(secret.key(forStream: index), for: .sealing),
-            line: line)
+            socket: StreamSocket(socket, stream: index, isRelayed: passage != nil), pages: pages,
+            cipher: FrameCipher(secret.key(forStream: index), for: .sealing), mac: mac, line: line)
+    }
+
+    /// Says what the connection is for, first to the link elements on the way. Gives what its frames are marked with, if there are any.
+    private func open(
+        _ socket: borrowing Descriptor, _ preface: Preface, _ proof: [UInt8] = [], what: String
+    ) throws(TurntableError) -> HeaderMAC? {
+        guard let passage else {
+            try Socket.write(socket, preface.encoded() + proof, what: what)
+            return nil
+        }
+        let (pass, key) = try passage.pass(for: preface)
+        try Socket.write(socket, pass.encoded() + preface.encoded() + proof, what: what)
+        try LinkAnswer.awaitPassage(on: socket)
+        return HeaderMAC(key)
     }
 
     /// Sizes a socket to the line. Gives the send buffer that was granted, and what is to be said of it.
@@ -115,7 +131,7 @@ public final class TCPSourceTransport: SourceTransport {
         let congestion = options.congestionControl(roundTrip: roundTrip)
         var notes: [String] = []
         let granted = try checked(tt_set_send_buffer(socket.rawValue, Int32(wanted)), "sizing the send buffer of \(what)")
-        if unsafe tt_set_congestion_control(socket.rawValue, congestion) != 0 {
+        if !Socket.setCongestionControl(socket, congestion) {
             guard options.congestionControl == nil else {
                 throw TurntableError(
                     .usage, "using the congestion control \(congestion)", "this kernel does not have it",

@@ -34,8 +34,7 @@ public final class TCPTargetTransport: TargetTransport {
         listening address: Address, security: LineSecurity, allowedPeers: [String] = [], turnedAway: @escaping @Sendable (String) -> Void
     ) throws(TurntableError) {
         listener = try Socket.listen(on: address) { (socket: borrowing Descriptor) throws(TurntableError) in
-            // Before listening: accepted sockets inherit it, and the window's scale is fixed in the handshake.
-            try checked(tt_set_receive_buffer(socket.rawValue, Int32(LineOptions.receiveBufferBytes)), "sizing receive buffers")
+            try LineOptions.setReceiveBuffer(socket, ByteCount(LineOptions.receiveBufferBytes))
         }
         port = Socket.localPort(listener)
         self.security = security
@@ -74,7 +73,7 @@ public final class TCPTargetTransport: TargetTransport {
     }
 
     private func identify(_ socket: consuming Descriptor, peer: String) throws(TurntableError) {
-        let bytes = try readExactly(socket, Preface.bytes, within: Limits.helloTime, what: "a preface")
+        let bytes = try Socket.readExactly(socket, Preface.bytes, within: Limits.helloTime, what: "a preface")
         let preface: Preface
         do { preface = try Preface.decode(bytes) } catch { throw TurntableError(.protocol, "a preface", error.description) }
         switch preface.role {
@@ -144,7 +143,7 @@ public final class TCPTargetTransport: TargetTransport {
         }
         var cipher: FrameCipher?
         if case .sealed = security {
-            let proof = try readExactly(socket, SessionSecret.proofBytes, within: Limits.helloTime, what: what)
+            let proof = try Socket.readExactly(socket, SessionSecret.proofBytes, within: Limits.helloTime, what: what)
             // The keys are on their way over the control stream, which another thread reads.
             let secret = arrived.wait(atMost: Limits.helloTime) { $0.secrets[preface.attachment].flatMap { $0.control == nil ? nil : $0.secret } }
             guard let secret, secret.verifies(proof, of: preface) else {

@@ -46,6 +46,16 @@ public enum Limits {
     public static let tokenBytes = 8 << 10
     /// Bytes of a domain's policy.
     public static let policyBytes = 256 << 10
+    /// Link elements on one way, the bytes of a pass for them, and those of its signature with the certificate.
+    public static let linkElements = 8
+    public static let linkPassBytes = 16 << 10
+    public static let linkSignatureBytes = 4 << 10
+    /// Connections through one link element.
+    public static let linkConnections = 1024
+    /// What a control stream carries through one, each way: far more than any migration says.
+    public static let linkControlBytes = 1 << 30
+    /// A connection on which nothing came for so long is nobody's.
+    public static let linkIdleTime = Nanoseconds.seconds(900)
     /// A token that an orchestrator issues is valid for this long; hosts' clocks may differ by a little.
     public static let tokenTime = Nanoseconds.seconds(24 * 3600)
     public static let tokenClockDifference = Nanoseconds.seconds(60)

@@ -168,6 +168,18 @@ public enum Socket {
     /// The other end reads what was written, and then an end.
     public static func endWriting(_ socket: borrowing Descriptor) { shutdown(socket.rawValue, Int32(SHUT_WR)) }
 
+    /// What the kernel measured on a TCP connection.
+    public static func roundTrip(_ socket: borrowing Descriptor) -> Nanoseconds? {
+        var status = tt_tcp_status()
+        guard unsafe tt_tcp_status(socket.rawValue, &status) == 0 else { return nil }
+        return Nanoseconds(Int64(status.rtt_microseconds) * 1000)
+    }
+
+    /// False if this kernel does not have it.
+    public static func setCongestionControl(_ socket: borrowing Descriptor, _ name: String) -> Bool {
+        unsafe tt_set_congestion_control(socket.rawValue, name) == 0
+    }
+
     /// The process that opened the other end of a UNIX socket.
     public static func peerProcess(_ socket: borrowing Descriptor) throws(TurntableError) -> Int32 {
         try checked(tt_peer_process(socket.rawValue), "asking for the process behind a socket")
@@ -183,6 +195,24 @@ public enum Socket {
             count = max(result, 0)
         }
         if failure != 0 { try checked(-failure, what) }
+        return bytes
+    }
+
+    /// Reads exactly `count` bytes, in at most `limit`.
+    public static func readExactly(_ socket: borrowing Descriptor, _ count: Int, within limit: Nanoseconds, what: String) throws(TurntableError) -> [UInt8] {
+        let deadline = Clock.now + limit
+        var bytes: [UInt8] = []
+        while bytes.count < count {
+            let left = deadline - Clock.now
+            guard left > .zero else { throw TurntableError(.line, what, "\(bytes.count) of \(count) bytes came within \(limit)") }
+            guard try waitReadable(socket, within: left) else { continue }
+            let piece = try read(socket, atMost: count - bytes.count, what: what)
+            guard !piece.isEmpty else {
+                throw TurntableError(
+                    .line, what, bytes.isEmpty ? "the peer closed it" : "the peer closed it after \(bytes.count) of \(count) bytes")
+            }
+            bytes += piece
+        }
         return bytes
     }
 

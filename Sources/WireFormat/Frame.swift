@@ -1,8 +1,11 @@
 // Data frames: what travels on a data stream after its preface. All integers are little-endian.
 //
-//   frame    = header (32 bytes), extentCount extents (16 bytes each), payload
+//   frame    = header (40 bytes), extentCount extents (16 bytes each), payload
 //   header   = magic u32 "TTF1" | kind u8 | 0 u8 | extentCount u16 | sequence u64 | payloadBytes u32 | round u32 | offset u64
+//              | mac u64
 //   extent   = firstPage u64 | pageCount u32 | region u16 | encoding u8 | 0 u8
+//
+// The mac is for the link elements on the way (LinkPass.swift), over the 32 bytes before it; 0 on a way without. The target does not look at it.
 //
 // A stream's frames are numbered from 0 without a gap. The payload of a page frame is the pages of its raw extents, one
 // after the other, as they lie in guest memory; a zero extent has none. An extent stays within one stripe of
@@ -31,7 +34,9 @@ public enum FrameKind: UInt8, Sendable {
 
 /// The fixed part of a data frame.
 public struct FrameHeader: Equatable, Sendable {
-    public static let bytes = 32
+    public static let bytes = 40
+    /// What ``mac`` is over.
+    public static let authenticatedBytes = 32
     static let magic: UInt32 = 0x3146_5454
 
     public var kind: FrameKind
@@ -41,14 +46,19 @@ public struct FrameHeader: Equatable, Sendable {
     public var round: UInt32
     /// Where the payload belongs in the device state; 0 for other kinds.
     public var offset: UInt64
+    /// What link elements know the frame by.
+    public var mac: UInt64
 
-    public init(kind: FrameKind, extentCount: Int, sequence: UInt64, payloadBytes: Int, round: UInt32, offset: UInt64 = 0) {
+    public init(
+        kind: FrameKind, extentCount: Int, sequence: UInt64, payloadBytes: Int, round: UInt32, offset: UInt64 = 0, mac: UInt64 = 0
+    ) {
         self.kind = kind
         self.extentCount = extentCount
         self.sequence = sequence
         self.payloadBytes = payloadBytes
         self.round = round
         self.offset = offset
+        self.mac = mac
     }
 
     /// Writes the header to the first ``bytes`` of `output`.
@@ -61,6 +71,7 @@ public struct FrameHeader: Equatable, Sendable {
         output.store(UInt32(payloadBytes), at: 16)
         output.store(round, at: 20)
         output.store(offset, at: 24)
+        output.store(mac, at: Self.authenticatedBytes)
     }
 
     /// Reads and checks a header.
@@ -88,7 +99,8 @@ public struct FrameHeader: Equatable, Sendable {
         let mostOffset = kind == .deviceState ? UInt64(Limits.deviceStateBytes) - UInt64(payload) : 0
         guard offset <= mostOffset else { throw WireError(.tooLong, value: offset, limit: mostOffset, offset: 24) }
         return FrameHeader(
-            kind: kind, extentCount: Int(count), sequence: sequence, payloadBytes: Int(payload), round: input.load(at: 20), offset: offset)
+            kind: kind, extentCount: Int(count), sequence: sequence, payloadBytes: Int(payload), round: input.load(at: 20), offset: offset,
+            mac: input.load(at: authenticatedBytes))
     }
 }
 

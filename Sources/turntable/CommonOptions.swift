@@ -9,6 +9,8 @@ import TurntableLinux
 
 /// The port that `receive` listens on and `send` connects to unless told otherwise.
 let defaultPort: UInt16 = 4906
+/// Where link elements listen.
+let defaultLinkPort: UInt16 = 4912
 
 struct RunDirectoryOption: ParsableArguments {
     @Option(
@@ -121,6 +123,7 @@ extension LineSecurity {
 
 struct ByteCountOption: ExpressibleByArgument {
     let value: ByteCount
+    init(_ value: ByteCount) { self.value = value }
     init?(argument: String) {
         guard let value = ByteCount(parsing: argument) else { return nil }
         self.value = value

@@ -18,8 +18,9 @@ struct KeysCommand: ParsableCommand {
               turntable keys host alpha.example --authority ./authority --in ./alpha --address 10.5.0.1
               turntable keys show --keys ./alpha
               turntable keys domain --in ./domain
+              turntable keys link --in ./link
             """,
-        subcommands: [Authority.self, Host.self, Domain.self, Show.self])
+        subcommands: [Authority.self, Host.self, Domain.self, Link.self, Show.self])
 
     struct Authority: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Make an authority: authority.key, which stays here, and authority.pem.")
@@ -64,6 +65,19 @@ struct KeysCommand: ParsableCommand {
             try reportingErrors {
                 try DomainKey.make(in: `in`)
                 print("\(`in`)/\(DomainKey.keyFile): its orchestrators' alone; \(`in`)/\(DomainKey.publicKeyFile): every host that trusts it gets a copy")
+            }
+        }
+    }
+
+    struct Link: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a link element's key: link.key, for the element, and link.pem.")
+        @Option(help: ArgumentHelp("Where to put its files.", valueName: "directory")) var `in`: String
+
+        func run() throws {
+            try reportingErrors {
+                try LinkKey.make(in: `in`)
+                print("\(`in`)/\(LinkKey.keyFile): the element's alone; \(`in`)/\(LinkKey.publicKeyFile): every host that sends over it gets a copy")
             }
         }
     }

@@ -26,6 +26,7 @@ struct SendCommand: ParsableCommand {
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
               turntable send web target.example --disk all --keep-memory
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
+              turntable send web link.example:4912 --peer beta.example --token web.token --link link.pem
               turntable send web 10.5.0.2 --transport rdma --fallback tcp
               turntable send web 10.5.0.2 --announce 127.0.0.1 --announce anchor.example --announce-site 0 --announce-target 1 \\
                   --announce-key /etc/turntable/web.key
@@ -63,6 +64,10 @@ struct SendCommand: ParsableCommand {
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
     var peer: String?
     @Option(help: ArgumentHelp("A token that permits the move, for a target that demands one.", valueName: "file")) var token: String?
+    @Option(
+        help: ArgumentHelp(
+            "The public key of a link element on the way, which the first is reached at `target`; repeatable, in their order. Needs --token.",
+            valueName: "file")) var link: [String] = []
     @Flag(
         name: .customLong("keep-memory"),
         help: """
@@ -117,6 +122,7 @@ struct SendCommand: ParsableCommand {
             let security = try protection.security()
             if let token { options.token = try TokenFile.read(token).encoded }
             options.believes = security.believes(from: peer ?? address.host)
+            let passage = try passage(options.token, security)
             let announcer = try announcer(for: &options)
             defer { announcer?.finish() }
 
@@ -133,7 +139,7 @@ struct SendCommand: ParsableCommand {
             if let left = disks.describe(left: source.drivesLeft) { printer.note(left) }
             let budget = PinBudget()
             let migration = SourceMigration(
-                machine: source, transport: try transport(address, line, security, budget, printer),
+                machine: source, transport: try transport(address, line, security, passage, budget, printer),
                 journals: try stateDirectory.journals(),
                 options: options
             ) { printer.source($0) }
@@ -160,6 +166,19 @@ struct SendCommand: ParsableCommand {
         return announcer
     }
 
+    /// For link elements on the way; nil if there are none.
+    private func passage(_ token: [UInt8], _ security: LineSecurity) throws(TurntableError) -> LinkPassage? {
+        guard !link.isEmpty else { return nil }
+        guard link.count <= Limits.linkElements else {
+            throw TurntableError(.usage, "--link", "there are \(link.count) elements, the most is \(Limits.linkElements)")
+        }
+        guard case .sealed(let identity) = security, !token.isEmpty else {
+            throw TurntableError(
+                .usage, "--link", "link elements let nobody through without a token and protection", remedy: "say --token, and not --protection none")
+        }
+        return LinkPassage(token: token, elements: try link.map { (file) throws(TurntableError) in try LinkPublicKey(file: file) }, identity: identity)
+    }
+
     /// The machine has left: what goes wrong here is no failure of its migration.
     private func keepMemory(of source: QEMUSourceMachine, _ printer: EventPrinter) {
         do throws(TurntableError) {
@@ -170,10 +189,13 @@ struct SendCommand: ParsableCommand {
     }
 
     private func transport(
-        _ address: Address, _ line: LineOptions, _ security: LineSecurity, _ budget: PinBudget, _ printer: EventPrinter
+        _ address: Address, _ line: LineOptions, _ security: LineSecurity, _ passage: LinkPassage?, _ budget: PinBudget, _ printer: EventPrinter
     ) throws(TurntableError) -> any SourceTransport {
         guard case .rdma(let orTCP) = try carrier.kind() else {
-            return TCPSourceTransport(address: address, options: line, security: security, peer: peer)
+            return TCPSourceTransport(address: address, options: line, security: security, peer: peer, passage: passage)
+        }
+        guard passage == nil else {
+            throw TurntableError(.usage, "--link", "link elements forward TCP, not RDMA", remedy: "leave out --transport rdma, or --link")
         }
         let fallback: @Sendable (TurntableError) -> Void = { why in printer.note("not over RDMA: \(why)") }
         return VerbsSourceTransport(

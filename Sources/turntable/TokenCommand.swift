@@ -18,8 +18,9 @@ struct TokenCommand: ParsableCommand {
                   --target beta.example --holder ./alpha/host.pem --valid 10min > web.token
               turntable token issue … --delegate ./away/domain.pem | turntable token narrow /dev/stdin --domain-key ./away/domain.key --holder ./alpha/host.pem
               turntable token show web.token --trust-domain home=./home/domain.pem
+              turntable token revoke web.token                (at a host or link element that must not let it be used any more)
             """,
-        subcommands: [Issue.self, Narrow.self, Show.self])
+        subcommands: [Issue.self, Narrow.self, Show.self, Revoke.self])
 
     /// What may be bounded further by each who passes it on.
     struct Bounds: ParsableArguments {
@@ -116,6 +117,22 @@ struct TokenCommand: ParsableCommand {
             if let holder = claims.holder { words.append("to the key \(hexadecimal(holder))") }
             if let delegate = claims.delegate { words.append("to be narrowed by \(hexadecimal(delegate))") }
             return (words + ["\(claims.id)"]).joined(separator: ", ")
+        }
+    }
+
+    struct Revoke: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Let a token not be used any more: by this host's receivers and agent, or by the link element here.",
+            discussion: "What was handed off under it is heard to its end all the same.")
+        @Argument(help: ArgumentHelp("The token.", valueName: "file")) var file: String
+        @OptionGroup var state: StateDirectoryOption
+
+        func run() throws {
+            try reportingErrors {
+                let token = try TokenFile.read(file)
+                let ledger = try TokenLedger(directory: state.tokenDirectory)
+                do throws(CapabilityError) { try ledger.revoke(token.claims) } catch { throw error.error("revoking \(file)") }
+            }
         }
     }
 }

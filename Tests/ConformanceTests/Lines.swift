@@ -30,6 +30,7 @@ struct LineKind: Sendable, CustomTestStringConvertible {
         + [1, 4].map { streams in
             LineKind(testDescription: "tcp sealed, \(streams) streams", streams: streams) { try TCPLine(nil, streams: streams, isSealed: true) }
         }
+        + [LineKind(testDescription: "tcp sealed over a link element, 2 streams", streams: 2) { try TCPLine(nil, streams: 2, isSealed: true, isLinked: true) }]
 
     /// Where the way of sending does not matter, and a stranger can write what a source would: not on a sealed line.
     static let receiving: [LineKind] = all.filter {
@@ -88,11 +89,13 @@ final class TCPLine: Line {
     private let listening: TCPTargetTransport
     private let strangers = Monitor(0)
     private let security: LineSecurity
+    /// On the way, if there is one.
+    private let element: TestElement?
     let source: any SourceTransport
     var target: any TargetTransport { listening }
     var turnedAway: Int { strangers.read { $0 } }
 
-    init(_ method: SendMethod?, streams: Int, isSealed: Bool = false) throws {
+    init(_ method: SendMethod?, streams: Int, isSealed: Bool = false, isLinked: Bool = false) throws {
         security = isSealed ? .sealed(try Identities.shared.alpha) : .none
         var options = LineOptions()
         options.sendMethod = method
@@ -101,8 +104,10 @@ final class TCPLine: Line {
         listening = try TCPTargetTransport(
             listening: Self.anyPort, security: isSealed ? .sealed(try Identities.shared.beta) : .none
         ) { [strangers] _ in strangers.update { $0 += 1 } }
+        element = isLinked ? try TestElement(before: listening.port) : nil
         source = TCPSourceTransport(
-            address: Address(host: "127.0.0.1", port: listening.port), options: options, security: security, peer: "beta.test")
+            address: Address(host: "127.0.0.1", port: element?.port ?? listening.port), options: options, security: security, peer: "beta.test",
+            passage: element?.passage)
     }
 
     func stranger() throws -> any RawConnection {

@@ -90,7 +90,7 @@ internal import WireFormat
 
     /// Header (its magic, its length), extent, the head's tag, payload, the payload's tag. No changed frame counts; where the
     /// head was changed not one byte is written.
-    @Test(arguments: [0, 16, 31, 32, 40, 48, 63, 64, 4000, 8255, 8256, 8271])
+    @Test(arguments: [0, 16, 31, 32, 39, 40, 48, 56, 71, 72, 4000, 8263, 8264, 8279])
     func aChangedBitEndsTheStream(position: Int) throws {
         let stage = try Stage { bytes, offset, role in
             let at = Self.openingBytes + position - offset

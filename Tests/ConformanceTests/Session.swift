@@ -10,8 +10,11 @@ struct Session {
     var targetControl: any ControlChannel
     var senders: [any FrameSender] = []
     var receivers: [any FrameReceiver] = []
+    /// Something on the way may end with it.
+    private let line: any Line
 
     init(_ line: any Line, streams: Int, pages: any PageSource) throws {
+        self.line = line
         let connecting = Background { () throws(TurntableError) in try line.source.connectControl() }
         guard case .control(let control, _)? = try line.target.accept(within: .seconds(5)) else {
             throw Unexpected("no control stream came")

@@ -9,7 +9,7 @@ import threading
 from lab import WAIT_SECONDS
 
 MAGIC = b"TURNTBL\n"
-VERSION = 3
+VERSION = 4
 WELCOME, OFFER, OFFERED, REFUSED, PING, PONG, HANDOFF, COMMITTED, ABORT, DIGESTS, VERIFIED, QUERY, RESOLUTION = range(1, 14)
 PAGES = 1
 CONTROL, DATA = 0, 1
@@ -58,7 +58,7 @@ def refused(reason):
 
 def frame(extents, payload, sequence=0, payload_bytes=None, magic=b"TTF1", kind=PAGES):
     size = len(payload) if payload_bytes is None else payload_bytes
-    head = magic + struct.pack("<BBHQIIQ", kind, 0, len(extents), sequence, size, 0, 0)
+    head = magic + struct.pack("<BBHQIIQQ", kind, 0, len(extents), sequence, size, 0, 0, 0)
     return head + b"".join(struct.pack("<QIHBB", first, count, region, encoding, 0) for first, count, region, encoding in extents) + payload
 
 

@@ -49,6 +49,7 @@ struct TidyTests {
         "BlockDelta": ["TurntableCore", "TurntableLinux", "CTurntableLinux", "CTurntableBlock"],
         // On its own: what it runs locks all memory and is not for threads.
         "turntable-lvm-helper": ["CTurntableLVM"],
+        "LinkElement": ["TurntableCore", "TurntableLinux", "WireFormat", "Protection", "TransportTCP", "Capability", "CTurntableLinux"],
         "XLLine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
         // Knows no hypervisor and no socket by name.
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"],
@@ -68,7 +69,7 @@ struct TidyTests {
         "Simulation": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "CTurntableFibers"],
         "turntable": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "CTurntableLinux", "Capability", "XLLine",
+            "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "CTurntableLinux", "Capability", "XLLine", "LinkElement",
         ],
     ]
     static let ours = Set(mayImport.keys).union([
@@ -199,7 +200,8 @@ struct TidyTests {
         "Hypervisors/QEMU/TargetDisks.swift",
         "Transport/ByteConnection.swift", "Transport/Loopback.swift", "Transport/LoopbackStreams.swift", "TransportTCP/TCPFrameReceiver.swift",
         "TransportTCP/TCPFrameSender.swift", "TransportTCP/TCPSourceTransport.swift", "TransportTCP/Vectors.swift",
-        "TransportTCP/SealedFrameSender.swift", "TransportTCP/StreamSocket.swift", "Protection/FrameCipher.swift", "Protection/ContentDigest.swift",
+        "TransportTCP/SealedFrameSender.swift", "TransportTCP/StreamSocket.swift", "LinkElement/LinkRelay.swift", "LinkElement/SplicePipe.swift",
+        "Protection/FrameCipher.swift", "Protection/HeaderMAC.swift", "Protection/ContentDigest.swift",
         "TurntableCore/PageBitmap.swift", "TurntableCore/AlignedBuffer.swift", "TurntableCore/Blocks.swift",
         "Transport/FrameDraft.swift", "WireFormat/LittleEndian.swift",
     ]

@@ -71,7 +71,7 @@ struct WireTests {
         let good = try read(prefix()) { (span) throws(WireError) in try PlacePrefix.decode(span, lanes: 3) }.get()
         #expect(good == PlacePrefix(headBytes: 48, payloadBytes: 4096, others: 2, isDirect: true, windows: 1))
         let wrong: [(String, (inout MutableRawSpan) -> Void)] = [
-            ("a head that is too short", { $0.store(UInt16(31), at: 0) }), ("one that is too long", { $0.store(UInt16(4145), at: 0) }),
+            ("a head that is too short", { $0.store(UInt16(39), at: 0) }), ("one that is too long", { $0.store(UInt16(4153), at: 0) }),
             ("too much payload", { $0.store(UInt32((1 << 20) + 17), at: 2) }), ("more lanes than there are", { $0.store(UInt16(3), at: 6) }),
             ("no such way", { $0.store(UInt8(2), at: 8) }), ("too many requests", { $0.store(UInt8(33), at: 9) }),
         ]

@@ -37,6 +37,22 @@ struct CorpusTests {
         #expect(announcements == 2 && packets == 3)
     }
 
+    @Test func linkPassesAndAnswers() throws {
+        var passes = 0, answers = 0
+        for (name, bytes) in try corpus("LinkPass") {
+            if let body = try? LinkPass.bodyBytes(Array(bytes.prefix(LinkPass.headBytes))), bytes.count == LinkPass.headBytes + body,
+                let pass = try? LinkPass(decodingBody: Array(bytes.dropFirst(LinkPass.headBytes)))
+            {
+                passes += 1
+                #expect(pass.encoded() == bytes, "\(name)")
+            }
+            guard let answer = try? LinkAnswer(decoding: bytes) else { continue }
+            answers += 1
+            #expect(answer.encoded() == bytes, "\(name)")
+        }
+        #expect(passes == 2 && answers == 2)
+    }
+
     @Test func controlMessages() throws {
         var kinds: Set<UInt16> = []
         for (name, bytes) in try corpus("Control") {

@@ -51,11 +51,12 @@ struct FrameTests {
     /// The format must not drift: these bytes are the protocol.
     @Test func aPageFramesHeadIsTheseBytes() {
         let header = FrameHeader(
-            kind: .pages, extentCount: 0x0102 - 2, sequence: 0x1112131415161718, payloadBytes: 0x10_0000, round: 0x21222324)
+            kind: .pages, extentCount: 0x0102 - 2, sequence: 0x1112131415161718, payloadBytes: 0x10_0000, round: 0x21222324,
+            mac: 0x3132333435363738)
         #expect(
             bytes(of: header) == [
                 0x54, 0x54, 0x46, 0x31, 1, 0, 0, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0, 0, 0x10, 0, 0x24, 0x23, 0x22, 0x21,
-                0, 0, 0, 0, 0, 0, 0, 0,
+                0, 0, 0, 0, 0, 0, 0, 0, 0x38, 0x37, 0x36, 0x35, 0x34, 0x33, 0x32, 0x31,
             ])
         let extent = Extent(
             region: RegionIndex(0x0304), firstPage: PageIndex(0x0807060504030201), pageCount: PageCount(0x01020304), encoding: .zero)
@@ -64,6 +65,7 @@ struct FrameTests {
         #expect(
             bytes(of: state) == [
                 0x54, 0x54, 0x46, 0x31, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0,
+                0, 0, 0, 0, 0, 0, 0, 0,
             ])
     }
 
@@ -221,7 +223,7 @@ struct PrefaceTests {
         let rest: [UInt8] = [1, 0, 3, 2, 1, 0, 5, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]
         #expect(preface.encoded() == magic + rest)
         // What this build greets with.
-        let greeting: [UInt8] = [3, 0, 3, 0] + [UInt8](repeating: 0, count: 20)
+        let greeting: [UInt8] = [4, 0, 4, 0] + [UInt8](repeating: 0, count: 20)
         #expect(Preface(role: .control).encoded() == magic + greeting)
     }
 
@@ -241,7 +243,7 @@ struct PrefaceTests {
         }
     }
 
-    @Test(arguments: [(0, 2, false), (0, 3, true), (3, 3, true), (3, 9, true), (4, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
+    @Test(arguments: [(0, 3, false), (0, 4, true), (4, 4, true), (4, 9, true), (5, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
     func theVersionMustBeCommon(lowest: UInt16, highest: UInt16, isFine: Bool) {
         let error = wireError { () throws(WireError) in
             try Preface(role: .control, lowestVersion: lowest, highestVersion: highest).commonVersion()

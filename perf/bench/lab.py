@@ -179,7 +179,7 @@ def demo_machine(serial, dirty, working_set, mebibytes=200):
             "-append", f"console=ttyS0 quiet tt.gap=8 tt.dirty={dirty} tt.set={working_set} tt.run=\"probe search\""]
 
 
-def turntable_move(processes, number, qemu, ready, options=(), probed=False, protection="none", watch=lambda event: None):
+def turntable_move(processes, number, qemu, ready, options=(), probed=False, protection="none", watch=lambda event: None, address=ADDRESSES[1]):
     """Starts a machine under turntable, moves it, and gives the report, with the processor time from the first page on."""
     def security(side):
         return ("--protection", protection, "--keys", processes.path(f"keys-{side}"))
@@ -192,7 +192,7 @@ def turntable_move(processes, number, qemu, ready, options=(), probed=False, pro
         *on(1, TURNTABLE, "receive", "--once", "--json", "--listen", f"{ADDRESSES[1]}:4906", "--run-dir", directories[1], "--state-dir", f"{directories[1]}-state", *security("b"), "--", *qemu(serials[1])),
         stdout=subprocess.PIPE)
     receiver.stdout.readline()
-    sender = processes.start(*on(0, TURNTABLE, "send", "m", ADDRESSES[1], "--json", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", *security("a"), *options), stdout=subprocess.PIPE,
+    sender = processes.start(*on(0, TURNTABLE, "send", "m", address, "--json", "--run-dir", directories[0], "--state-dir", f"{directories[0]}-state", *security("a"), *options), stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE)
     report, before, memory = None, None, {}
     for line in sender.stdout:

@@ -46,6 +46,10 @@ ssize_t tt_send_descriptor(int fd, const void *bytes, size_t length, int descrip
 ssize_t tt_send_vectors(int fd, const struct iovec *vectors, int count, int more, int zero_copy);
 ssize_t tt_receive_vectors(int fd, const struct iovec *vectors, int count);
 ssize_t tt_send_file(int fd, int file, int64_t offset, size_t length);
+// A pipe with room for about that many bytes, for tt_splice.
+int tt_pipe(int ends[2], int bytes);
+// Bytes from a socket into a pipe or from a pipe into a socket, by reference (splice(2)): what is moved, 0 at the end, or -errno.
+ssize_t tt_splice(int from, int to, size_t length, int more);
 // Completions of zero-copy sends: adds them to *completed and sets *copied if the kernel had to copy. 0 or -errno.
 int tt_reap_zero_copy(int fd, uint32_t *completed, int *copied);
 #endif

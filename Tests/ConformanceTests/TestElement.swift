@@ -1,0 +1,44 @@
+internal import Capability
+internal import Crypto
+internal import Foundation
+internal import LinkElement
+internal import Protection
+internal import TestSupport
+internal import TurntableCore
+internal import TurntableLinux
+
+/// A link element on a thread of this process, and what alpha.test shows to pass it.
+final class TestElement: Sendable {
+    let port: UInt16
+    let passage: LinkPassage
+    private let element: LinkElement
+    private let thread: WorkerThread
+    private let directory: String
+
+    init(before target: UInt16) throws {
+        directory = FileManager.default.temporaryDirectory.appending(path: "turntable-link-\(UUID().uuidString)").path
+        let domain = Curve25519.Signing.PrivateKey()
+        let key = LinkKey()
+        let alpha = try Identities.shared.alpha
+        let now = Int(Date.now.timeIntervalSince1970)
+        let claims = Claims(
+            issuer: "lab", machine: "m", epoch: Epoch(2), source: "alpha.test", target: "beta.test", path: "west", notBefore: now - 60,
+            notAfter: now + 600, holder: alpha.keyDigest)
+        passage = LinkPassage(token: try Capability.issue(claims, signedBy: domain).encoded, elements: [key.publicKey], identity: alpha)
+        let element = try LinkElement(
+            LinkElement.Description(
+                line: "west", key: key, domains: TrustedDomains(["lab": [domain.publicKey]]), next: Address(host: "127.0.0.1", port: target)),
+            listening: Address(host: "127.0.0.1", port: 0), ledger: TokenLedger(directory: directory),
+            now: { Int(Date.now.timeIntervalSince1970) }
+        ) { _ in }
+        self.element = element
+        port = element.port
+        thread = WorkerThread("test-link") { try? element.serve() }
+    }
+
+    deinit {
+        element.end()
+        thread.join()
+        try? FileManager.default.removeItem(atPath: directory)
+    }
+}
