@@ -26,14 +26,12 @@ public final class LinkElement: Sendable {
         public var line: String
         public var key: LinkKey
         public var domains: TrustedDomains
-        /// Where connections go on to: the target, or the next element.
-        public var next: Address
-        /// Whether that is another element.
-        public var isNextElement = false
+        /// Where connections may go on to: targets, and other elements.
+        public var next: [NextHop]
         /// Bytes that may wait here for the next part of the way: at least bandwidth × round trip of the part before.
         public var window = ByteCount.mebi(8)
 
-        public init(line: String, key: LinkKey, domains: TrustedDomains, next: Address) {
+        public init(line: String, key: LinkKey, domains: TrustedDomains, next: [NextHop]) {
             (self.line, self.key, self.domains, self.next) = (line, key, domains, next)
         }
     }
@@ -53,7 +51,8 @@ public final class LinkElement: Sendable {
     ) throws(TurntableError) {
         self.description = description
         self.report = report
-        gate = LinkGate(line: description.line, key: description.key, domains: description.domains, ledger: ledger, now: now)
+        gate = LinkGate(
+            line: description.line, next: description.next, key: description.key, domains: description.domains, ledger: ledger, now: now)
         let window = description.window
         listener = try Socket.listen(on: address) { (socket: borrowing Descriptor) throws(TurntableError) in
             try LineOptions.setReceiveBuffer(socket, window)

@@ -38,10 +38,31 @@ final class TokenUse: Sendable {
 struct Passage: Sendable {
     let use: TokenUse
     let key: SymmetricKey
+    /// Where it goes on to.
+    let next: Address
+    let isNextElement: Bool
+}
+
+/// Where an element goes on to.
+public struct NextHop: Sendable {
+    private let host: String
+    /// Nil: any.
+    private let port: UInt16?
+
+    /// Reads `host` or `host:port`.
+    public init?(parsing text: String) {
+        guard let address = Address(parsing: text, defaultPort: 0) else { return nil }
+        host = address.host.lowercased()
+        port = address.port == 0 ? nil : address.port
+    }
+
+    /// By name: no other name of the same host.
+    func includes(_ address: Address) -> Bool { host == address.host.lowercased() && (port == nil || port == address.port) }
 }
 
 final class LinkGate: Sendable {
     private let line: String
+    private let next: [NextHop]
     private let key: LinkKey
     private let domains: TrustedDomains
     private let ledger: TokenLedger
@@ -55,8 +76,8 @@ final class LinkGate: Sendable {
     }
 
     /// - Parameter now: Unix seconds.
-    init(line: String, key: LinkKey, domains: TrustedDomains, ledger: TokenLedger, now: @escaping @Sendable () -> Int) {
-        (self.line, self.key, self.domains, self.ledger, self.now) = (line, key, domains, ledger, now)
+    init(line: String, next: [NextHop], key: LinkKey, domains: TrustedDomains, ledger: TokenLedger, now: @escaping @Sendable () -> Int) {
+        (self.line, self.next, self.key, self.domains, self.ledger, self.now) = (line, next, key, domains, ledger, now)
     }
 
     /// - Throws: what is to be said to whoever shows it.
@@ -71,8 +92,12 @@ final class LinkGate: Sendable {
         guard let signer = Statement.keyDigest(of: pass.signedBytes, pass.signature) else {
             throw TurntableError(.refused, what, "its signature is not that of its certificate")
         }
-        guard let key = key.open(pass) else {
-            throw TurntableError(.refused, what, "no key is sealed to this element", remedy: "give --link this element's \(LinkKey.publicKeyFile)")
+        guard let (index, key) = key.open(pass) else {
+            throw TurntableError(.refused, what, "no key is sealed to this element", remedy: "give --via this element's \(LinkKey.publicKeyFile)")
+        }
+        guard let way = Address(parsing: pass.elements[index].next, defaultPort: 0), next.contains(where: { $0.includes(way) }) else {
+            throw TurntableError(
+                .refused, what, "it goes on to \(pass.elements[index].next), and this element does not", remedy: "name the target as the element knows it")
         }
         let token: Capability
         do throws(CapabilityError) {
@@ -88,7 +113,7 @@ final class LinkGate: Sendable {
             return use
         }
         guard let use else { throw TurntableError(.refused, what, "it was shown before") }
-        return Passage(use: use, key: key)
+        return Passage(use: use, key: key, next: way, isNextElement: index < pass.elements.count - 1)
     }
 
     /// Whether the token grants this line to whoever has the key, now; after a hand-off under it, a while longer.

@@ -9,6 +9,7 @@ package import Crypto
 internal import Foundation
 internal import SwiftASN1
 public import TurntableCore
+public import TurntableLinux
 package import WireFormat
 
 /// A link element's public key, as sources have it.
@@ -66,15 +67,15 @@ public struct LinkKey: Sendable {
         try writeNew(made.publicKey.pem + "\n", to: "\(directory)/\(publicKeyFile)", mode: 0o644)
     }
 
-    /// The key of the frames that follow, if it is sealed to this element.
-    package func open(_ pass: LinkPass) -> SymmetricKey? {
-        for sealed in pass.keys {
+    /// Which element of the pass this is, and the key of the frames that follow; nil if it is none.
+    package func open(_ pass: LinkPass) -> (index: Int, key: SymmetricKey)? {
+        for (index, element) in pass.elements.enumerated() {
             guard
                 var recipient = try? HPKE.Recipient(
-                    privateKey: key, ciphersuite: LinkPassage.suite, info: LinkPassage.info, encapsulatedKey: Data(sealed.encapsulated)),
-                let opened = try? recipient.open(Data(sealed.sealed), authenticating: Data(pass.context))
+                    privateKey: key, ciphersuite: LinkPassage.suite, info: LinkPassage.info, encapsulatedKey: Data(element.encapsulated)),
+                let opened = try? recipient.open(Data(element.sealed), authenticating: Data(pass.context))
             else { continue }
-            return SymmetricKey(data: opened)
+            return (index, SymmetricKey(data: opened))
         }
         return nil
     }
@@ -83,8 +84,15 @@ public struct LinkKey: Sendable {
 /// What a source shows to the link elements on its way.
 public struct LinkPassage: Sendable {
     private let token: [UInt8]
-    private let elements: [LinkPublicKey]
+    private let elements: [Element]
     private let identity: HostIdentity
+
+    /// A link element as a source knows it.
+    public struct Element: Sendable {
+        public var address: Address
+        public var key: LinkPublicKey
+        public init(address: Address, key: LinkPublicKey) { (self.address, self.key) = (address, key) }
+    }
 
     fileprivate static let suite = HPKE.Ciphersuite.Curve25519_SHA256_ChachaPoly
     fileprivate static let info = Data("turntable link pass 1".utf8)
@@ -92,23 +100,30 @@ public struct LinkPassage: Sendable {
     /// - Parameters:
     ///   - token: bound to the identity's key.
     ///   - elements: in the order in which connections reach them, at most Limits.linkElements.
-    public init(token: [UInt8], elements: [LinkPublicKey], identity: HostIdentity) {
+    public init(token: [UInt8], elements: [Element], identity: HostIdentity) {
         precondition((1...Limits.linkElements).contains(elements.count))
         (self.token, self.elements, self.identity) = (token, elements, identity)
     }
 
-    /// A pass for the connection that begins with `preface`, and the key that its frames are marked with.
-    package func pass(for preface: Preface) throws(TurntableError) -> (pass: LinkPass, key: SymmetricKey) {
+    /// Where connections begin.
+    package var first: Address { elements[0].address }
+
+    /// A pass for the connection to `target` that begins with `preface`, and the key that its frames are marked with.
+    package func pass(for preface: Preface, to target: Address) throws(TurntableError) -> (pass: LinkPass, key: SymmetricKey) {
         func random(_ count: Int) -> [UInt8] { (0..<count).map { _ in .random(in: .min ... .max) } }
         let key = random(32)
         let nonce = random(LinkPass.nonceBytes)
-        var pass = LinkPass(time: UInt64(Date.now.timeIntervalSince1970), nonce: nonce, preface: preface, token: token)
+        let ways = elements.dropFirst().map(\.address) + [target]
+        var pass = LinkPass(
+            time: UInt64(Date.now.timeIntervalSince1970), nonce: nonce, preface: preface, token: token,
+            elements: ways.map { LinkPass.Element(next: "\($0)") })
         let context = Data(pass.context)
         do {
-            for element in elements {
-                var sender = try HPKE.Sender(recipientKey: element.key, ciphersuite: Self.suite, info: Self.info)
+            for (index, element) in elements.enumerated() {
+                var sender = try HPKE.Sender(recipientKey: element.key.key, ciphersuite: Self.suite, info: Self.info)
                 let sealed = try sender.seal(Data(key), authenticating: context)
-                pass.keys.append(LinkPass.SealedKey(encapsulated: Array(sender.encapsulatedKey), sealed: Array(sealed)))
+                pass.elements[index].encapsulated = Array(sender.encapsulatedKey)
+                pass.elements[index].sealed = Array(sealed)
             }
         } catch { throw TurntableError(.usage, "sealing a key to a link element", "\(error)") }
         pass.signature = try Statement.sign(pass.signedBytes, as: identity)

@@ -32,7 +32,7 @@ extension LinkAnswer {
             }
             return try LinkAnswer(decoding: head + reason)
         } catch {
-            throw TurntableError(.protocol, what, error.description, remedy: "leave out --link if there is none at that address")
+            throw TurntableError(.protocol, what, error.description, remedy: "leave out --via if there is no element at that address")
         }
     }
 }

@@ -12,7 +12,7 @@ public final class TCPSourceTransport: SourceTransport {
     private let security: LineSecurity
     /// What the target's certificate must be for.
     private let peer: String
-    /// For the link elements on the way; the first of them is at `address`.
+    /// For the link elements on the way.
     private let passage: LinkPassage?
     /// Of the attachment that was made last.
     private let secret = Monitor<(attachment: AttachmentID, secret: SessionSecret)?>(nil)
@@ -21,7 +21,7 @@ public final class TCPSourceTransport: SourceTransport {
 
     /// - Parameters:
     ///   - peer: the name or address that the target's certificate must be for; by default that of `address`.
-    ///   - passage: for link elements on the way, the first of which is at `address`; only on a protected line.
+    ///   - passage: for link elements on the way; only on a protected line.
     public init(address: Address, options: LineOptions, security: LineSecurity, peer: String? = nil, passage: LinkPassage? = nil) {
         self.passage = passage
         self.address = address
@@ -30,8 +30,11 @@ public final class TCPSourceTransport: SourceTransport {
         self.peer = peer ?? address.host
     }
 
+    /// Where connections begin.
+    private var begin: Address { passage?.first ?? address }
+
     public func connectControl() throws(TurntableError) -> any ControlChannel {
-        let socket = try Socket.connect(to: address, within: Limits.helloTime) { _ in }
+        let socket = try Socket.connect(to: begin, within: Limits.helloTime) { _ in }
         try configureControl(socket)
         if let roundTrip = Socket.roundTrip(socket) { measuredRoundTrip.update { $0 = roundTrip } }
         if options.isControlOnly { _ = try prepareForBulk(socket, what: "the control stream") }
@@ -88,7 +91,7 @@ public final class TCPSourceTransport: SourceTransport {
 
     public func connectStream(_ index: Int, attachment: AttachmentID, pages: any PageSource) throws(TurntableError) -> any FrameSender {
         var prepared: (granted: Int64, notes: [String]) = (0, [])
-        let socket = try Socket.connect(to: address, within: Limits.helloTime) { (socket: borrowing Descriptor) throws(TurntableError) in
+        let socket = try Socket.connect(to: begin, within: Limits.helloTime) { (socket: borrowing Descriptor) throws(TurntableError) in
             prepared = try prepareForBulk(socket, what: "data stream \(index)")
         }
         // A frame's end must not wait for an acknowledgement; within a frame MSG_MORE joins what belongs together.
@@ -119,7 +122,7 @@ public final class TCPSourceTransport: SourceTransport {
             try Socket.write(socket, preface.encoded() + proof, what: what)
             return nil
         }
-        let (pass, key) = try passage.pass(for: preface)
+        let (pass, key) = try passage.pass(for: preface, to: address)
         try Socket.write(socket, pass.encoded() + preface.encoded() + proof, what: what)
         try LinkAnswer.awaitPassage(on: socket)
         return HeaderMAC(key)

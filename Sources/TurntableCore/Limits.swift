@@ -50,6 +50,8 @@ public enum Limits {
     public static let linkElements = 8
     public static let linkPassBytes = 16 << 10
     public static let linkSignatureBytes = 4 << 10
+    /// Bytes of an address in a pass.
+    public static let linkAddressBytes = 262
     /// Connections through one link element.
     public static let linkConnections = 1024
     /// What a control stream carries through one, each way: far more than any migration says.

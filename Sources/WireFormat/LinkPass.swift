@@ -3,12 +3,13 @@
 //
 //   pass = magic "TTLP" u32 | bodyBytes u32 | body
 //   body = version u16 | time u64 (Unix seconds) | nonce (16 bytes) | preface (32 bytes) | token (u32 count, bytes)
-//          | keys: u32 count, then for each element: encapsulated (32 bytes), sealed key (48 bytes)
+//          | elements: u32 count, for each where it goes on to (u32 count, text), then for each encapsulated (32 bytes),
+//            sealed key (48 bytes)
 //          | signature (u32 count, Protection/Statement.swift) over all before it
 //
-// The elements are in the order in which the connection reaches them. The key is one for all of them and new for each connection; it
-// is sealed to each of them (Protection/LinkKey.swift). Each element passes the pass on to the next, and the last leaves it out: the target sees
-// nothing of it. Each answers to the one before it: once the connection goes on to the target, or with why it does not. On a data stream,
+// The elements are in the order in which the connection reaches them. Each goes on to the next, that is host:port, and passes the pass on; the
+// last goes on to the target and leaves it out: the target sees nothing of it. The key is one for all of them and new for each connection; it is
+// sealed to each (Protection/LinkKey.swift). Each answers to the one before it: once the connection goes on to the target, or with why it does not. On a data stream,
 // on which the target says nothing, an element that stops it says why in the same way.
 //
 //   answer = magic "TTLA" u32 | verdict u8 | reason (u32 count, text)
@@ -22,13 +23,17 @@ package struct LinkPass: Equatable, Sendable {
     package static let headBytes = 8
     static let magic: UInt32 = 0x504c_5454
 
-    /// The key of a connection's frames, sealed to one element.
-    package struct SealedKey: Equatable, Sendable {
+    package struct Element: Equatable, Sendable {
         package static let encapsulatedBytes = 32
         package static let sealedBytes = 48
+        /// Where it goes on to.
+        package var next: String
+        /// The key of the connection's frames, for this element alone.
         package var encapsulated: [UInt8]
         package var sealed: [UInt8]
-        package init(encapsulated: [UInt8], sealed: [UInt8]) { (self.encapsulated, self.sealed) = (encapsulated, sealed) }
+        package init(next: String, encapsulated: [UInt8] = [], sealed: [UInt8] = []) {
+            (self.next, self.encapsulated, self.sealed) = (next, encapsulated, sealed)
+        }
     }
 
     /// Unix seconds.
@@ -36,11 +41,11 @@ package struct LinkPass: Equatable, Sendable {
     package var nonce: [UInt8]
     package var preface: Preface
     package var token: [UInt8]
-    package var keys: [SealedKey]
+    package var elements: [Element]
     package var signature: [UInt8]
 
-    package init(time: UInt64, nonce: [UInt8], preface: Preface, token: [UInt8], keys: [SealedKey] = [], signature: [UInt8] = []) {
-        (self.time, self.nonce, self.preface, self.token, self.keys, self.signature) = (time, nonce, preface, token, keys, signature)
+    package init(time: UInt64, nonce: [UInt8], preface: Preface, token: [UInt8], elements: [Element], signature: [UInt8] = []) {
+        (self.time, self.nonce, self.preface, self.token, self.elements, self.signature) = (time, nonce, preface, token, elements, signature)
     }
 
     /// What the keys are sealed with, so that they are of this pass alone.
@@ -51,6 +56,8 @@ package struct LinkPass: Equatable, Sendable {
         writer.append(raw: nonce)
         writer.append(raw: preface.encoded())
         writer.append(bytes: token)
+        writer.append(UInt32(elements.count))
+        for element in elements { writer.append(text: element.next) }
         return writer.bytes
     }
 
@@ -58,10 +65,9 @@ package struct LinkPass: Equatable, Sendable {
     package var signedBytes: [UInt8] {
         var writer = MessageWriter()
         writer.append(raw: context)
-        writer.append(UInt32(keys.count))
-        for key in keys {
-            writer.append(raw: key.encapsulated)
-            writer.append(raw: key.sealed)
+        for element in elements {
+            writer.append(raw: element.encapsulated)
+            writer.append(raw: element.sealed)
         }
         return writer.bytes
     }
@@ -93,10 +99,13 @@ package struct LinkPass: Equatable, Sendable {
         nonce = try reader.read(raw: Self.nonceBytes)
         preface = try Preface.decode(reader.read(raw: Preface.bytes))
         token = try reader.readBytes(atMost: Limits.tokenBytes)
-        keys = []
+        elements = []
         for _ in 0..<(try reader.readCount(atMost: Limits.linkElements)) {
-            keys.append(
-                SealedKey(encapsulated: try reader.read(raw: SealedKey.encapsulatedBytes), sealed: try reader.read(raw: SealedKey.sealedBytes)))
+            elements.append(Element(next: try reader.readText(atMost: Limits.linkAddressBytes)))
+        }
+        for index in elements.indices {
+            elements[index].encapsulated = try reader.read(raw: Element.encapsulatedBytes)
+            elements[index].sealed = try reader.read(raw: Element.sealedBytes)
         }
         signature = try reader.readBytes(atMost: Limits.linkSignatureBytes)
         try reader.end()

@@ -18,19 +18,20 @@ struct LinkCommand: ParsableCommand {
             EXAMPLES
               turntable keys link --in /etc/turntable
               turntable link west target.example --trust-domain home=/etc/turntable/home.pem
-              turntable link west next-element.example:4912 --next-element --window 64M --trust-domain home=/etc/turntable/home.pem
-              turntable send web link.example:4912 --peer target.example --token web.token --link link.pem        (at the source)
+              turntable link west next-link.example:4912 target.example --window 64M --trust-domain home=/etc/turntable/home.pem
+              turntable send web target.example --token web.token --via link.example=link.pem                      (at the source)
             """)
 
     @Argument(help: ArgumentHelp("The line, as tokens name it as their path.", valueName: "name")) var line: String
-    @Argument(help: ArgumentHelp("Where connections go on to: the target's `turntable receive`, or another element.", valueName: "host:port"))
-    var next: String
+    @Argument(
+        help: ArgumentHelp(
+            "Where connections may go on to, as sources name it: targets, and other elements. Without a port, any of that host.", valueName: "host[:port]"))
+    var next: [String]
     @Option(help: ArgumentHelp("Where to listen.", valueName: "host:port")) var listen = "0.0.0.0:\(defaultLinkPort)"
     @Option(help: ArgumentHelp("This element's key, as `turntable keys link` makes it.", valueName: "file")) var key = "/etc/turntable/\(LinkKey.keyFile)"
     @Option(
         name: .customLong("trust-domain"),
         help: ArgumentHelp("A domain whose tokens count, and the file with its public key; repeatable.", valueName: "name=file")) var domains: [String] = []
-    @Flag(name: .customLong("next-element"), help: "What is next is a link element too, and sees the token after this one.") var isNextElement = false
     @Option(
         help: ArgumentHelp("What may wait here: at least the line's rate times the round trip to the source.", valueName: "size"))
     var window = ByteCountOption(.mebi(8))
@@ -42,16 +43,19 @@ struct LinkCommand: ParsableCommand {
             guard !domains.isEmpty else {
                 throw TurntableError(.usage, "the line \(line)", "no domain is trusted, so nobody could pass", remedy: "name one with --trust-domain")
             }
-            guard let next = Address(parsing: next, defaultPort: isNextElement ? defaultLinkPort : defaultPort),
-                let listen = Address(parsing: listen, defaultPort: defaultLinkPort)
-            else { throw TurntableError(.usage, "the line \(line)", "\(self.next) or \(self.listen) is no host:port") }
+            let next = try next.map { (text) throws(TurntableError) in
+                guard let hop = NextHop(parsing: text) else { throw TurntableError(.usage, "the line \(line)", "\(text) is no host or host:port") }
+                return hop
+            }
+            guard let listen = Address(parsing: listen, defaultPort: defaultLinkPort) else {
+                throw TurntableError(.usage, "--listen \(self.listen)", "it is no host:port")
+            }
             guard (Self.windows).contains(window.value) else {
                 throw TurntableError(
                     .usage, "--window \(window.value)", "it must be \(Self.windows.lowerBound) to \(Self.windows.upperBound)")
             }
             var description = LinkElement.Description(
                 line: line, key: try LinkKey(file: key), domains: try TrustedDomains(options: domains), next: next)
-            description.isNextElement = isNextElement
             description.window = window.value
             let element = try LinkElement(
                 description, listening: listen, ledger: TokenLedger(directory: state.tokenDirectory), now: { Int(Date.now.timeIntervalSince1970) }

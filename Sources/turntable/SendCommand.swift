@@ -26,7 +26,7 @@ struct SendCommand: ParsableCommand {
               turntable send web 10.5.0.2:4906 --downtime 150ms --rate 1gbit --rtt 175ms
               turntable send web target.example --disk all --keep-memory
               turntable send web 10.5.0.2:4906 --peer beta.example --streams 4 --json
-              turntable send web link.example:4912 --peer beta.example --token web.token --link link.pem
+              turntable send web beta.example --token web.token --via link.example=link.pem
               turntable send web 10.5.0.2 --transport rdma --fallback tcp
               turntable send web 10.5.0.2 --announce 127.0.0.1 --announce anchor.example --announce-site 0 --announce-target 1 \\
                   --announce-key /etc/turntable/web.key
@@ -66,8 +66,8 @@ struct SendCommand: ParsableCommand {
     @Option(help: ArgumentHelp("A token that permits the move, for a target that demands one.", valueName: "file")) var token: String?
     @Option(
         help: ArgumentHelp(
-            "The public key of a link element on the way, which the first is reached at `target`; repeatable, in their order. Needs --token.",
-            valueName: "file")) var link: [String] = []
+            "A link element on the way, and the file with its public key; repeatable, in their order. Needs --token.", valueName: "host:port=file"))
+    var via: [String] = []
     @Flag(
         name: .customLong("keep-memory"),
         help: """
@@ -168,15 +168,22 @@ struct SendCommand: ParsableCommand {
 
     /// For link elements on the way; nil if there are none.
     private func passage(_ token: [UInt8], _ security: LineSecurity) throws(TurntableError) -> LinkPassage? {
-        guard !link.isEmpty else { return nil }
-        guard link.count <= Limits.linkElements else {
-            throw TurntableError(.usage, "--link", "there are \(link.count) elements, the most is \(Limits.linkElements)")
+        guard !via.isEmpty else { return nil }
+        guard via.count <= Limits.linkElements else {
+            throw TurntableError(.usage, "--via", "there are \(via.count) elements, the most is \(Limits.linkElements)")
         }
         guard case .sealed(let identity) = security, !token.isEmpty else {
             throw TurntableError(
-                .usage, "--link", "link elements let nobody through without a token and protection", remedy: "say --token, and not --protection none")
+                .usage, "--via", "link elements let nobody through without a token and protection", remedy: "say --token, and not --protection none")
         }
-        return LinkPassage(token: token, elements: try link.map { (file) throws(TurntableError) in try LinkPublicKey(file: file) }, identity: identity)
+        let elements = try via.map { (text) throws(TurntableError) -> LinkPassage.Element in
+            let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2, let address = Address(parsing: parts[0], defaultPort: defaultLinkPort) else {
+                throw TurntableError(.usage, "--via \(text)", "it is no host:port=FILE")
+            }
+            return LinkPassage.Element(address: address, key: try LinkPublicKey(file: parts[1]))
+        }
+        return LinkPassage(token: token, elements: elements, identity: identity)
     }
 
     /// The machine has left: what goes wrong here is no failure of its migration.
@@ -195,7 +202,7 @@ struct SendCommand: ParsableCommand {
             return TCPSourceTransport(address: address, options: line, security: security, peer: peer, passage: passage)
         }
         guard passage == nil else {
-            throw TurntableError(.usage, "--link", "link elements forward TCP, not RDMA", remedy: "leave out --transport rdma, or --link")
+            throw TurntableError(.usage, "--via", "link elements forward TCP, not RDMA", remedy: "leave out --transport rdma, or --via")
         }
         let fallback: @Sendable (TurntableError) -> Void = { why in printer.note("not over RDMA: \(why)") }
         return VerbsSourceTransport(

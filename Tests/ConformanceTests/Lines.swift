@@ -106,7 +106,7 @@ final class TCPLine: Line {
         ) { [strangers] _ in strangers.update { $0 += 1 } }
         element = isLinked ? try TestElement(before: listening.port) : nil
         source = TCPSourceTransport(
-            address: Address(host: "127.0.0.1", port: element?.port ?? listening.port), options: options, security: security, peer: "beta.test",
+            address: Address(host: "127.0.0.1", port: listening.port), options: options, security: security, peer: "beta.test",
             passage: element?.passage)
     }
 

@@ -9,7 +9,6 @@ internal import TurntableLinux
 
 /// A link element on a thread of this process, and what alpha.test shows to pass it.
 final class TestElement: Sendable {
-    let port: UInt16
     let passage: LinkPassage
     private let element: LinkElement
     private let thread: WorkerThread
@@ -24,15 +23,16 @@ final class TestElement: Sendable {
         let claims = Claims(
             issuer: "lab", machine: "m", epoch: Epoch(2), source: "alpha.test", target: "beta.test", path: "west", notBefore: now - 60,
             notAfter: now + 600, holder: alpha.keyDigest)
-        passage = LinkPassage(token: try Capability.issue(claims, signedBy: domain).encoded, elements: [key.publicKey], identity: alpha)
-        let element = try LinkElement(
+                let element = try LinkElement(
             LinkElement.Description(
-                line: "west", key: key, domains: TrustedDomains(["lab": [domain.publicKey]]), next: Address(host: "127.0.0.1", port: target)),
+                line: "west", key: key, domains: TrustedDomains(["lab": [domain.publicKey]]), next: [NextHop(parsing: "127.0.0.1:\(target)")!]),
             listening: Address(host: "127.0.0.1", port: 0), ledger: TokenLedger(directory: directory),
             now: { Int(Date.now.timeIntervalSince1970) }
         ) { _ in }
         self.element = element
-        port = element.port
+        passage = LinkPassage(
+            token: try Capability.issue(claims, signedBy: domain).encoded,
+            elements: [LinkPassage.Element(address: Address(host: "127.0.0.1", port: element.port), key: key.publicKey)], identity: alpha)
         thread = WorkerThread("test-link") { try? element.serve() }
     }
 

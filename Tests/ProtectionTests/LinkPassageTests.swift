@@ -3,6 +3,7 @@ internal import Foundation
 internal import TestSupport
 internal import Testing
 internal import TurntableCore
+internal import TurntableLinux
 
 @testable internal import Protection
 @testable internal import WireFormat
@@ -11,24 +12,29 @@ internal import TurntableCore
 struct LinkPassageTests {
     private let preface = Preface(role: .data, protection: .sealed, stream: 3, attachment: AttachmentID(high: 1, low: 2))
 
+    private let target = Address(host: "beta.test", port: 4906)
+
     private func passage(_ keys: [LinkKey]) throws -> LinkPassage {
-        LinkPassage(token: [1, 2, 3], elements: keys.map(\.publicKey), identity: try Identities.shared.alpha)
+        LinkPassage(
+            token: [1, 2, 3], elements: keys.enumerated().map { .init(address: Address(host: "link\($0)", port: 1), key: $1.publicKey) },
+            identity: try Identities.shared.alpha)
     }
 
     @Test func everyElementFindsTheSameKeyAndNobodyElseDoes() throws {
         let keys = [LinkKey(), LinkKey(), LinkKey()]
-        let (pass, key) = try passage(keys).pass(for: preface)
-        for element in keys { #expect(element.open(pass) == key) }
+        let (pass, key) = try passage(keys).pass(for: preface, to: target)
+        for (index, element) in keys.enumerated() { #expect(element.open(pass).map { $0.index == index && $0.key == key } == true) }
+        #expect(pass.elements.map(\.next) == ["link1:1", "link2:1", "beta.test:4906"])
         #expect(LinkKey().open(pass) == nil)
-        #expect(try passage(keys).pass(for: preface).key != key)
+        #expect(try passage(keys).pass(for: preface, to: target).key != key)
     }
 
     @Test func theKeyIsOfThisPassAlone() throws {
         let element = LinkKey()
-        let (pass, _) = try passage([element]).pass(for: preface)
+        let (pass, _) = try passage([element]).pass(for: preface, to: target)
         let changes: [(inout LinkPass) -> Void] = [
-            { $0.time += 1 }, { $0.nonce[0] ^= 1 }, { $0.token[0] ^= 1 }, { $0.preface.stream += 1 }, { $0.keys[0].sealed[47] ^= 1 },
-            { $0.keys[0].encapsulated[0] ^= 1 },
+            { $0.time += 1 }, { $0.nonce[0] ^= 1 }, { $0.token[0] ^= 1 }, { $0.preface.stream += 1 }, { $0.elements[0].sealed[47] ^= 1 },
+            { $0.elements[0].encapsulated[0] ^= 1 }, { $0.elements[0].next += "0" },
         ]
         for change in changes {
             var other = pass
@@ -40,7 +46,7 @@ struct LinkPassageTests {
     }
 
     @Test func aPassIsReadAsItWasWritten() throws {
-        let (pass, _) = try passage([LinkKey(), LinkKey()]).pass(for: preface)
+        let (pass, _) = try passage([LinkKey(), LinkKey()]).pass(for: preface, to: target)
         let bytes = pass.encoded()
         let body = Array(bytes.dropFirst(LinkPass.headBytes))
         #expect(try LinkPass.bodyBytes(Array(bytes.prefix(LinkPass.headBytes))) == body.count)

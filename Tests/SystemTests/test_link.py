@@ -85,9 +85,9 @@ class Links(SystemTest):
         self.middles.append(Middle(to, change))
         return self.middles[-1]
 
-    def element(self, *arguments, line="west", to=None, key="link", listen="127.0.0.1:0"):
+    def element(self, *arguments, line="west", to=(), key="link", listen="127.0.0.1:0"):
         element = self.lab.turntable(
-            "link", line, to or self.receiver.address, "--json", "--listen", listen, "--key", self.lab.directory / key / "link.key",
+            "link", line, *(to or ["127.0.0.1"]), "--json", "--listen", listen, "--key", self.lab.directory / key / "link.key",
             "--trust-domain", f"lab={self.lab.directory}/domain/domain.pem", "--state-dir", self.lab.directory / f"state-{line}", *arguments)
         element.address = f"127.0.0.1:{int(element.wait_event('listening')['port'])}"
         return element
@@ -97,8 +97,9 @@ class Links(SystemTest):
         return tokens.write(self.lab.directory / f"token-{os.urandom(4).hex()}", tokens.token(tokens.link(said, self.lab.directory / key / "domain.key")))
 
     def send(self, address, token, *arguments, keys=("link",), **options):
-        links = [word for key in keys for word in ("--link", self.lab.directory / key / "link.pem")]
-        return self.lab.sender(address, "--token", token, *links, *arguments, **options)
+        addresses = [address] if isinstance(address, str) else address
+        links = [word for one, key in zip(addresses, keys) for word in ("--via", f"{one}={self.lab.directory / key / 'link.pem'}")]
+        return self.lab.sender(self.receiver.address, "--token", token, *links, *arguments, **options)
 
     def receive_again(self):
         """A receiver has one machine's attempt; it is there again for the next."""
@@ -128,10 +129,11 @@ class Links(SystemTest):
     def test_two_elements_on_one_way(self):
         self.assertEqual(self.lab.turntable("keys", "link", "--in", self.lab.directory / "second").wait(), 0)
         second = self.element(key="second")
-        first = self.element("--next-element", to=second.address)
+        first = self.element(to=[second.address])
         token = self.token()
-        self.assert_refused(self.send(first.address, token), "no key is sealed to this element")
-        self.assert_moves(self.send(first.address, token, "--streams", "2", keys=("link", "second")))
+        self.assert_refused(self.send(first.address, token), f"it goes on to {self.receiver.address}, and this element does not")
+        self.assert_refused(self.send([first.address, second.address], token, keys=("link", "link")), "no key is sealed to this element")
+        self.assert_moves(self.send([first.address, second.address], token, "--streams", "2", keys=("link", "second")))
         for element in (first, second):
             element.wait_event("passed", stream="data 1")
 
