@@ -11,11 +11,11 @@ public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
         guard let header = try? FrameHeader.decode(rest, expectedSequence: sequence) else { break }
         precondition(header.payloadBytes <= Limits.framePayloadBytes && header.extentCount <= Limits.frameExtents)
         precondition(header.offset + UInt64(header.payloadBytes) <= UInt64(Limits.deviceStateBytes))
-        var copy = InlineArray<32, UInt8>(repeating: 0)
+        var copy = InlineArray<40, UInt8>(repeating: 0)
         var span = copy.mutableSpan
         var output = span.mutableBytes
         header.encode(into: &output)
-        precondition(same(output.bytes, rest, 32), "a header that was read is written as it was")
+        precondition(same(output.bytes, rest, FrameHeader.bytes), "a header that was read is written as it was")
         position += FrameHeader.bytes
         var payload = 0
         for _ in 0..<header.extentCount {
