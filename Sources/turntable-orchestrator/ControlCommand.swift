@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Orchestration
+import Protection
 import TurntableCore
 import TurntableLinux
 
@@ -143,6 +144,10 @@ struct LineOrder: AsyncParsableCommand {
     @Flag(help: "That provider changes no connections in use.") var noModify = false
     @Option(help: ArgumentHelp("How the two ends are called there, in the order of the sites. Default: as they are.", valueName: "name,name"))
     var at: String?
+    @Option(
+        help: ArgumentHelp(
+            "A link element on the way to one of the sites, and the file with its public key; repeatable, in their order.",
+            valueName: "site=host:port=file")) var via: [String] = []
     @OptionGroup var asking: AskingOptions
     func run() async throws {
         try await asking.with { control in
@@ -159,8 +164,15 @@ struct LineOrder: AsyncParsableCommand {
                 if noModify { provider["modifies"] = .bool(false) }
                 body["provider"] = .object(provider)
             }
+            if !via.isEmpty { body["elements"] = .list(try via.map(element)) }
             say(try await control.put("/v1/lines/\(name)", body).text)
         }
+    }
+
+    private func element(_ text: String) throws(TurntableError) -> Value {
+        let parts = text.split(separator: "=", maxSplits: 2).map(String.init)
+        guard parts.count == 3 else { throw TurntableError(.usage, "--via \(text)", "it is no site=host:port=file") }
+        return .object(["to": .string(parts[0]), "address": .string(parts[1]), "key": .string(try LinkPublicKey(file: parts[2]).pem)])
     }
 }
 

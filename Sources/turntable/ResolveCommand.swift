@@ -11,7 +11,8 @@ struct ResolveCommand: ParsableCommand {
         discussion: """
             Reads the journal here and, at the source of a hand-off that was not answered, asks the target. Its answer goes into the \
             journal; the machine is not touched: `turntable send` again, to the same target, goes on with what is found. A target \
-            that has nothing of the machine any more remembers that it refused it.
+            that has nothing of the machine any more remembers that it refused it. What it says is about the last migration that is in \
+            the journal, in which this host was the source or the target ("role" in JSON).
 
             EXAMPLES
               turntable resolve web
@@ -34,7 +35,10 @@ struct ResolveCommand: ParsableCommand {
             let (word, text) = last.role == .source ? try source(history, last.epoch) : target(history, last.epoch)
             print(
                 json
-                    ? jsonLine(["state": .text(word), "epoch": .number(Double(last.epoch.value)), "text": .text(text)])
+                    ? jsonLine([
+                        "state": .text(word), "epoch": .number(Double(last.epoch.value)), "text": .text(text),
+                        "role": .text(last.role == .source ? "source" : "target"),
+                    ])
                     : "\(word)  epoch \(last.epoch.value): \(text)")
         }
     }

@@ -224,6 +224,35 @@ class Granted(OrchestratorTest):
                 self.assertEqual(lines[-1], "revoked")
             self.assertEqual([lines[0] for lines in self.remembered(side) if any(line.startswith("used session") for line in lines)], [f"used migration {other['id']}"])
 
+    def test_over_a_link_element(self):
+        """One on the way there, and none on the way back."""
+        self.trusting()
+        directory = self.lab.directory
+        self.assertEqual(self.lab.turntable("keys", "link", "--in", directory / "link").wait(), 0)
+        element = self.lab.turntable(
+            "link", "west", "127.0.0.1", "--json", "--listen", "127.0.0.1:0", "--key", directory / "link/link.key", "--trust-domain",
+            f"lab={directory}/domain/domain.pem", "--state-dir", directory / "state-link")
+        via = f"target=127.0.0.1:{int(element.wait_event('listening')['port'])}={directory}/link/link.pem"
+        described = self.lab.ctl("line", "west", "source", "target", "--rate", "1gbit", "--via", via)
+        self.assertEqual(described.wait(), 0, described.transcript())
+        for target, site in (("target", "target"), ("source", "source")):
+            end = self.lab.wait_migration(self.lab.migrate(target, downtimeMilliseconds=500)["id"])
+            self.assertEqual(end["state"], "completed", end)
+            self.assert_one_at(site)
+            self.machine.run_directory = self.lab.run_directory(site)
+            self.assertEqual(sum(event["event"] == "passed" for event in element.events), 2)
+        # It is the token that opens the line, not the line's description.
+        self.lab.kill(element)
+        other = self.lab.turntable(
+            "link", "east", "127.0.0.1", "--json", "--listen", "127.0.0.1:0", "--key", directory / "link/link.key", "--trust-domain",
+            f"lab={directory}/other/domain.pem", "--state-dir", directory / "state-other")
+        via = f"target=127.0.0.1:{int(other.wait_event('listening')['port'])}={directory}/link/link.pem"
+        self.assertEqual(self.lab.ctl("line", "west", "source", "target", "--rate", "1gbit", "--via", via).wait(), 0)
+        end = self.lab.wait_migration(self.lab.migrate(downtimeMilliseconds=500)["id"])
+        self.assertEqual(end["state"], "failed", end)
+        self.assertIn("the signature of link 1", end["problem"]["detail"])
+        self.assert_one_at("source")
+
     def lab_sites(self):
         asked = self.lab.ctl("sites")
         self.assertEqual(asked.wait(), 0, asked.transcript())

@@ -150,6 +150,7 @@ struct OrchestratorAPI: Sendable {
         var bitsPerSecond: Double
         var roundTripMilliseconds: Double?
         var provider: LineProvider?
+        var elements: [LinkElementRecord]?
     }
 
     @Sendable private func putLine(_ request: Request, _ context: Context) async throws -> Response {
@@ -166,6 +167,7 @@ struct OrchestratorAPI: Sendable {
             throw Problem(.badRequest, "body", "roundTripMilliseconds", "it must be 0 to 60000")
         }
         try body.provider?.check()
+        try LinkElementRecord.check(body.elements ?? [], ends: body.ends)
         return try await put(
             Key.line(name),
             { (known: LineRecord?) in
@@ -176,7 +178,7 @@ struct OrchestratorAPI: Sendable {
                 }
                 return LineRecord(
                     ends: body.ends, bitsPerSecond: body.bitsPerSecond, roundTripMilliseconds: body.roundTripMilliseconds, provider: body.provider,
-                    reserved: reserved)
+                    elements: body.elements, reserved: reserved)
             }, { LineResource(name, $0) })
     }
 

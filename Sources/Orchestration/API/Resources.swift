@@ -48,6 +48,7 @@ struct LineResource: Encodable, Sendable {
     var freeBitsPerSecond: Double
     var roundTripMilliseconds: Double?
     var provider: LineProvider?
+    var elements: [LinkElementRecord]?
     /// By migration.
     var reserved: [String: Double]
     var links: Links
@@ -59,6 +60,7 @@ struct LineResource: Encodable, Sendable {
         freeBitsPerSecond = record.freeBitsPerSecond
         roundTripMilliseconds = record.roundTripMilliseconds
         provider = record.provider
+        elements = record.elements
         reserved = record.reserved
         links = Links(self: "/v1/lines/\(name)")
     }

@@ -64,6 +64,8 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var token: String?
     /// What the receiver is shown; the same, unless one of the sites is another domain's.
     var targetToken: String?
+    /// Link elements on the way, in their order.
+    var elements: [LinkElementRecord]?
 }
 
 struct Move: Codable, Sendable, Equatable {

@@ -32,11 +32,10 @@ struct Files: Sendable {
         }
     }
 
-    /// The token that a migration's sender shows, in a file that goes with what the sender prints.
-    func writeToken(_ token: String?, _ id: String) throws(TurntableError) -> String? {
-        guard let token else { return nil }
-        let path = output(id, "send-token", 0)
-        do { try Data((token + "\n").utf8).write(to: URL(filePath: path), options: .atomic) } catch {
+    /// What a migration's sender is to read, in a file that goes with what it prints.
+    func write(text: String, _ id: String, _ name: String, _ count: Int) throws(TurntableError) -> String {
+        let path = output(id, name, count)
+        do { try Data((text + "\n").utf8).write(to: URL(filePath: path), options: .atomic) } catch {
             throw TurntableError(.unsupported, "writing \(path)", "\(error)", remedy: "make room on its disk")
         }
         return path

@@ -74,19 +74,22 @@ actor MoveKeeper {
                 // Its output's name is known before it is there.
                 try save()
                 output = ProgramOutput(path: files.output(id, "send", kept.senders))
-                program = try programs.start(try arguments(request, try files.writeToken(request.targetToken ?? request.token, id)), output: output.path)
+                program = try programs.start(try arguments(request), output: output.path)
             }
         }
         if let program { output = await follow(program, output, request.machine) }
         try await conclude(output, request)
     }
 
-    private func arguments(_ request: MoveRequest, _ tokenFile: String?) throws(TurntableError) -> [String] {
+    private func arguments(_ request: MoveRequest) throws(TurntableError) -> [String] {
         var words = ["send", request.machine, request.address, "--json", "--peer", request.targetHost, "--streams", "\(request.streams)"]
         words += ["--downtime", "\(request.downtimeMilliseconds)ms"]
         if let rate = request.bitsPerSecond { words += ["--rate", "\(Int(rate))bit"] }
         if let time = request.roundTripMilliseconds { words += ["--rtt", "\(time)ms"] }
-        if let tokenFile { words += ["--token", tokenFile] }
+        if let token = request.targetToken ?? request.token { words += ["--token", try files.write(text: token, id, "send-token", 0)] }
+        for (index, element) in (request.elements ?? []).enumerated() {
+            words += ["--via", "\(element.address)=\(try files.write(text: element.key, id, "send-link", index))"]
+        }
         words += try options.endpoints?.options(request.machine, at: request.site, to: request.targetSite) ?? []
         return words
     }

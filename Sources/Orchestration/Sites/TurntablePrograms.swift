@@ -72,6 +72,8 @@ struct TurntablePrograms: Sendable {
         var state: String
         var epoch: UInt64
         var text: String
+        /// What this host was in that migration.
+        var role: String
     }
 
     enum Right: Sendable, Equatable {
@@ -88,6 +90,8 @@ struct TurntablePrograms: Sendable {
         if code == TurntableError.Kind.usage.exitCode { return .source }
         guard let line = output.split(separator: "\n").last(where: { $0.hasPrefix("{") }) else { return .unknown("turntable resolve ended with \(code)") }
         let resolved = try JSON.decode(Resolved.self, Data(line.utf8), "whose \(machine) is")
+        // It came here, and nothing was offered since.
+        if resolved.role == "target" { return .source }
         return switch resolved.state {
         case "COMMITTED": .target(epoch: resolved.epoch)
         case "UNKNOWN": .unknown(resolved.text)

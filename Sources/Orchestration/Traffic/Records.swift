@@ -11,7 +11,9 @@
 //   master                  see Mastership
 
 internal import Foundation
+internal import Protection
 internal import TurntableCore
+internal import TurntableLinux
 
 struct SiteRecord: Codable, Sendable, Equatable {
     /// Where its agent answers: https://host:port.
@@ -72,11 +74,35 @@ struct LineRecord: Codable, Sendable, Equatable {
     var roundTripMilliseconds: Double?
     /// Nil: nobody has to set it up.
     var provider: LineProvider?
+    /// Link elements on the way, those to one end in the order in which machines pass them.
+    var elements: [LinkElementRecord]?
     /// What each migration has of it.
     var reserved: [String: Double] = [:]
 
     var freeBitsPerSecond: Double { max(0, bitsPerSecond - reserved.values.reduce(0, +)) }
     func joins(_ a: String, _ b: String) -> Bool { Set(ends) == [a, b] }
+}
+
+/// A link element on the way to a site (docs/tokens.md).
+struct LinkElementRecord: Codable, Sendable, Equatable {
+    /// The site that machines go to.
+    var to: String
+    /// host:port.
+    var address: String
+    /// Its public key, in PEM.
+    var key: String
+
+    static func check(_ elements: [LinkElementRecord], ends: [String]) throws(Problem) {
+        guard elements.count <= Limits.linkElements else { throw Problem(.badRequest, "body", "elements", "they are more than \(Limits.linkElements)") }
+        for (index, element) in elements.enumerated() {
+            let what = "elements[\(index)]"
+            guard ends.contains(element.to) else { throw Problem(.conflict, "refused", what, "\(element.to) is no end of the line") }
+            guard element.address.utf8.count <= Limits.linkAddressBytes, !element.address.contains("="),
+                let address = Address(parsing: element.address, defaultPort: 0), address.port != 0
+            else { throw Problem(.badRequest, "body", "\(what).address", "it is no host:port") }
+            do throws(TurntableError) { _ = try LinkPublicKey(pem: element.key, what) } catch { throw Problem(.badRequest, "body", "\(what).key", error.why) }
+        }
+    }
 }
 
 /// What a client asks for.

@@ -262,7 +262,7 @@ struct Saga: Sendable {
             targetHost: record.receiverHost ?? "",
             downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
             roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token,
-            targetToken: record.targetToken)
+            targetToken: record.targetToken, elements: try await line(record)?.record.elements?.filter { $0.to == record.request.target })
         try await follow(migration, try await source.move(id, request), source, target)
     }
 
