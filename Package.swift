@@ -85,6 +85,7 @@ let package = Package(
             ["TurntableCore", "WireFormat", "Transport", "TransportTCP", "TurntableLinux", "Protection", "CTurntableVerbs"]),
         library("Capability", ["TurntableCore", "TurntableLinux", "Protection", crypto]),
         library("XLLine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
+        library("XenStream", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         .target(
@@ -96,7 +97,7 @@ let package = Package(
             name: "turntable-xen-helper",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-                "CTurntableXen",
+                "XenStream", "CTurntableXen",
             ],
             swiftSettings: strict),
         library("Endpoint", ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"]),
@@ -175,6 +176,7 @@ let package = Package(
                 "CTurntableLinux", "CTurntableVerbs",
             ]),
         tests("XLLineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XLLine"]),
+        tests("XenStreamTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XenStream"]),
         tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),
     ],
     swiftLanguageModes: [.v6]

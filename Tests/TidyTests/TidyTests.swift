@@ -50,6 +50,8 @@ struct TidyTests {
         // On its own: what it runs locks all memory and is not for threads.
         "turntable-lvm-helper": ["CTurntableLVM"],
         "XLLine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
+        // The stream of Xen's helpers, without Xen's libraries.
+        "XenStream": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
         // Knows no hypervisor and no socket by name.
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"],
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"],
@@ -57,7 +59,7 @@ struct TidyTests {
         "XenAdapter": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"],
         "turntable-xen-helper": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-            "CTurntableXen",
+            "XenStream", "CTurntableXen",
         ],
         "Endpoint": ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"],
         "turntable-gateway": ["TurntableCore", "TurntableLinux", "Protection", "Endpoint"],
@@ -201,7 +203,8 @@ struct TidyTests {
         "TransportTCP/TCPFrameSender.swift", "TransportTCP/TCPSourceTransport.swift", "TransportTCP/Vectors.swift",
         "TransportTCP/SealedFrameSender.swift", "TransportTCP/StreamSocket.swift", "Protection/FrameCipher.swift", "Protection/ContentDigest.swift",
         "TurntableCore/PageBitmap.swift", "TurntableCore/AlignedBuffer.swift", "TurntableCore/Blocks.swift",
-        "Transport/FrameDraft.swift", "WireFormat/LittleEndian.swift",
+        "Transport/FrameDraft.swift", "WireFormat/LittleEndian.swift", "XenStream/PageWindow.swift", "XenStream/SavedStream.swift",
+        "XenStream/RestoredStream.swift", "XenStream/StreamTarget.swift", "XenStream/WindowSink.swift",
     ]
     static let mayBeUnsafeThroughout = ["TurntableLinux", "TransportVerbs", "BlockDelta", "turntable-lvm-helper", "XenAdapter", "turntable-xen-helper"]
 
