@@ -6,7 +6,7 @@ DEBUG := .build/debug
 PRELOAD := libturntable-ram.so
 CFLAGS_PRELOAD := -ICShims/CTurntableLinux/include -O2 -Wall -Wextra -Werror -shared -fPIC
 
-.PHONY: help packages build guest lab lab-xen demo demo-lvm demo-rdma demo-xen demo-sites test bench fuzz model simulate clean
+.PHONY: help packages build guest lab lab-xen lab-xen-pv demo demo-lvm demo-rdma demo-xen demo-sites test bench fuzz model simulate clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo-rdma: build lab ## a machine moves over RDMA and over TCP, in two machines 
 
 lab-xen: packages ## a pair of real Xen hosts under emulation (perf/xenlab), in .cache/xenlab
 	perf/xenlab/build
+
+lab-xen-pv: packages ## the same with a Xen that PV guests move on, from Debian's source package: two minutes
+	perf/xenlab/build pv
 
 demo-xen: build lab-xen ## a PVH guest moves between two real Xen hosts, by Xen's own helper and by ours, near and far; ends with a line of JSON
 	Tests/XenTests/run --demo

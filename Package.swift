@@ -86,6 +86,7 @@ let package = Package(
         library("Capability", ["TurntableCore", "TurntableLinux", "Protection", crypto]),
         library("LinkElement", ["TurntableCore", "TurntableLinux", "CTurntableLinux", "WireFormat", "Protection", "TransportTCP", "Capability", crypto]),
         library("XLLine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
+        library("XenStream", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"]),
         library("MigrationEngine", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"]),
         library("Hypervisors", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"]),
         .target(
@@ -97,7 +98,7 @@ let package = Package(
             name: "turntable-xen-helper",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-                "CTurntableXen",
+                "XenStream", "CTurntableXen",
             ],
             swiftSettings: strict),
         library("Endpoint", ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"]),
@@ -176,6 +177,7 @@ let package = Package(
                 "Capability", "LinkElement", "CTurntableLinux", "CTurntableVerbs", crypto,
             ]),
         tests("XLLineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XLLine"]),
+        tests("XenStreamTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XenStream"]),
         tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),
     ],
     swiftLanguageModes: [.v6]

@@ -103,27 +103,40 @@ static int copy(int from, int to, size_t skipped) {
     }
 }
 
-int tt_xen_run_into(const char *program, char **words, int stream_word, int stream, size_t skipped) {
-    int way[2];
-    char name[16];
-    if (pipe2(way, O_CLOEXEC) != 0) return -errno;
+pid_t tt_xen_start(const char *program, char **words, int stream_word, int stream) {
+    static char name[16];
+    snprintf(name, sizeof name, "%d", stream);
+    words[stream_word] = name;
     pid_t child = fork();
     if (child < 0) return -errno;
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        fcntl(way[1], F_SETFD, 0);
-        snprintf(name, sizeof name, "%d", way[1]);
-        words[stream_word] = name;
+        fcntl(stream, F_SETFD, 0);
         execv(program, words);
         _exit(127);
     }
-    close(way[1]);
-    int copied = copy(way[0], stream, skipped);
-    close(way[0]);
+    return child;
+}
+
+int tt_xen_wait(pid_t child) {
     int status;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
-    if (copied < 0) return copied;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+int tt_xen_run_into(const char *program, char **words, int stream_word, int stream, size_t skipped) {
+    int way[2];
+    if (pipe2(way, O_CLOEXEC) != 0) return -errno;
+    pid_t child = tt_xen_start(program, words, stream_word, way[1]);
+    close(way[1]);
+    if (child < 0) {
+        close(way[0]);
+        return child;
+    }
+    int copied = copy(way[0], stream, skipped);
+    close(way[0]);
+    int code = tt_xen_wait(child);
+    return copied < 0 ? copied : code;
 }
 
 // What the parent does: waits for the child's byte or its end.

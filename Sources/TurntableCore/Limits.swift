@@ -162,6 +162,11 @@ public enum Limits {
     public static let xenAddresses = 16
     /// A text that the helper gives to libxl's log.
     public static let xenLogBytes = 1024
+    /// Body of one record of libxc's stream, and pages in one: what libxc itself allows and makes.
+    public static let libxcRecordBytes = 128 << 20
+    public static let libxcPages = 1024
+    /// Stripes of pages on their way that each end of a data stream holds for a PV domain. A record's pages take part of five at most.
+    public static let libxcStripes = 8
 
     /// Words of a program that one host runs for another.
     public static let programWords = 16

@@ -216,6 +216,18 @@ public enum Socket {
         return bytes
     }
 
+    /// Fills all of `buffer`, which nobody else uses meanwhile.
+    public static func fill(_ buffer: UnsafeMutableRawBufferPointer, from socket: borrowing Descriptor, what: String) throws(TurntableError) {
+        var done = 0
+        while done < buffer.count {
+            let result = unsafe Glibc.read(socket.rawValue, buffer.baseAddress! + done, buffer.count - done)
+            if result < 0 && errno == EINTR { continue }
+            try checked(result < 0 ? -Int(errno) : result, what)
+            guard result > 0 else { throw TurntableError(.line, what, "it ended after \(done) of \(buffer.count) bytes") }
+            done += result
+        }
+    }
+
     /// Writes all of `bytes`.
     public static func write(_ socket: borrowing Descriptor, _ bytes: [UInt8], what: String) throws(TurntableError) {
         // The closure's error comes out as a value: withUnsafeBytes does not rethrow typed errors.

@@ -2,20 +2,21 @@
 // is the beginning of a stream of its own with a record that it may skip, so that each end can tell what the other is:
 //
 //   image header: all ones u64 | "XENF" | version 3 u32 | options u16 (0: little endian) | zeroes, 6 bytes        big endian
-//   domain header: type u32 (2: HVM and PVH) | page shift u16 (12) | zero u16 | Xen's version: major u32, minor u32
+//   domain header: type u32 (1: PV, 2: HVM and PVH) | page shift u16 (12) | zero u16 | Xen's version: major u32, minor u32
 //   record: type u32 (ours, with the bit that lets it be skipped) | length u32 | body | zeroes up to a multiple of 8
-//   body: "TURNTABL" | version u16 | token (16 bytes) | port u16 | addresses: count u32, texts | is last u8
+//   body: "TURNTABL" | version u16 | token (16 bytes) | port u16 | addresses: count u32, texts | is last u8 | is PV u8
 //
 // The source listens at those addresses on that port; the target's helper connects, and says
 //
 //   "TURNTABL" | version u16 | token | port u16
 //
-// The port is the one that it receives on, at the address that it is seen from. An end that meets nobody serves Xen's own.
+// The port is the one that it receives on, at the address that it is seen from. An end that meets nobody serves Xen's own. A PV domain then
+// goes as Xen's own stream (LibxcStream.swift), the others by the engine.
 
 package import TurntableCore
 
 package struct StreamGreeting: Equatable {
-    static let version: UInt16 = 2
+    static let version: UInt16 = 3
     /// Of Xen: the only one whose save helper's messages and libraries the helper is made for.
     package static let xen = (major: 4, minor: 17)
     static let magic = Array("TURNTABL".utf8)
@@ -31,20 +32,23 @@ package struct StreamGreeting: Equatable {
     package var addresses: [String]
     /// libxl has nothing more to say of the domain than that its stream ends: there is no device model.
     package var isLast: Bool
+    /// Xen's own helpers do the work at both ends, and the two that meet carry what they say.
+    package var isPV: Bool
 
-    static let headers: [UInt8] = {
+    private var headers: [UInt8] {
         var writer = MessageWriter()
-        writer.append(UInt64.max)
-        writer.append(raw: Array("XENF".utf8))
+        writer.append(raw: Self.beginning)
         writer.append(UInt32(3).bigEndian)
         writer.append(raw: [UInt8](repeating: 0, count: 8))
-        writer.append(UInt32(2))
+        writer.append(UInt32(isPV ? 1 : 2))
         writer.append(UInt16(12))
         writer.append(UInt16(0))
-        writer.append(UInt32(xen.major))
-        writer.append(UInt32(xen.minor))
+        writer.append(UInt32(Self.xen.major))
+        writer.append(UInt32(Self.xen.minor))
         return writer.bytes
-    }()
+    }
+    /// What every stream begins with: marker and name.
+    private static let beginning: [UInt8] = [UInt8](repeating: 0xff, count: 8) + Array("XENF".utf8)
 
     package func encoded() -> [UInt8] {
         var body = MessageWriter()
@@ -55,8 +59,9 @@ package struct StreamGreeting: Equatable {
         body.append(UInt32(addresses.count))
         for address in addresses { body.append(text: address) }
         body.append(flag: isLast)
+        body.append(flag: isPV)
         var writer = MessageWriter()
-        writer.append(raw: Self.headers)
+        writer.append(raw: headers)
         writer.append(Self.recordType)
         writer.append(UInt32(body.bytes.count))
         writer.append(raw: body.bytes + [UInt8](repeating: 0, count: (8 - body.bytes.count % 8) % 8))
@@ -65,7 +70,7 @@ package struct StreamGreeting: Equatable {
 
     /// The length of the record's body with what fills it up, if a stream that begins like this is ours; nil if it is Xen's.
     package static func recordBytes(after prefix: [UInt8]) throws(TurntableError) -> Int? {
-        guard prefix.count >= prefixBytes, Array(prefix[0..<12]) == Array(headers[0..<12]) else { return nil }
+        guard prefix.count >= prefixBytes, Array(prefix.prefix(beginning.count)) == beginning else { return nil }
         var reader = MessageReader(Array(prefix[headerBytes..<prefixBytes]))
         guard let type: UInt32 = try? reader.read(), let length: UInt32 = try? reader.read(), type == recordType else { return nil }
         guard length <= Limits.xenGreetingBytes else {
@@ -76,7 +81,7 @@ package struct StreamGreeting: Equatable {
 
     /// The first greeting in a stream that begins with `bytes`, and where it ends; nil if it has not come whole.
     package static func find(in bytes: [UInt8]) throws(TurntableError) -> (greeting: StreamGreeting, end: Int)? {
-        for start in bytes.indices where bytes[start] == headers[0] && bytes.count - start >= prefixBytes {
+        for start in bytes.indices where bytes[start] == beginning[0] && bytes.count - start >= prefixBytes {
             let body = start + prefixBytes
             guard let count = try recordBytes(after: Array(bytes[start..<body])) else { continue }
             guard bytes.count - body >= count else { return nil }
@@ -85,8 +90,8 @@ package struct StreamGreeting: Equatable {
         return nil
     }
 
-    package init(token: [UInt8], port: UInt16, addresses: [String], isLast: Bool) {
-        (self.token, self.port, self.addresses, self.isLast) = (token, port, addresses, isLast)
+    package init(token: [UInt8], port: UInt16, addresses: [String], isLast: Bool, isPV: Bool = false) {
+        (self.token, self.port, self.addresses, self.isLast, self.isPV) = (token, port, addresses, isLast, isPV)
     }
 
     /// From a record's body.
@@ -99,6 +104,7 @@ package struct StreamGreeting: Equatable {
             addresses = []
             for _ in 0..<(try reader.readCount(atMost: Limits.xenAddresses)) { addresses.append(try reader.readText(atMost: Limits.nameBytes)) }
             isLast = try reader.readFlag()
+            isPV = try reader.readFlag()
         } catch { throw Self.failure(error) }
     }
 

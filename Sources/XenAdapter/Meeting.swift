@@ -23,12 +23,13 @@ public enum Meeting {
     /// - Parameters:
     ///   - own: the addresses to be reached at; all of this host's if it is empty.
     ///   - isLast: libxl will only say that its stream ends.
-    public static func greet(on stream: LibxlStream, at own: [String], isLast: Bool) throws(TurntableError) -> Address? {
+    ///   - isPV: what is carried is the stream of Xen's own helper.
+    public static func greet(on stream: LibxlStream, at own: [String], isLast: Bool, isPV: Bool = false) throws(TurntableError) -> Met? {
         let listener = try onAllAddresses { (address) throws(TurntableError) in try Socket.listen(on: address) { _ in } }
         var chance = Chance()
         let token = (0..<StreamGreeting.tokenBytes).map { _ in UInt8.random(in: .min ... .max, using: &chance) }
         let addresses = Array((own.isEmpty ? hostAddresses() : own).prefix(Limits.xenAddresses))
-        let greeting = StreamGreeting(token: token, port: Socket.localPort(listener), addresses: addresses, isLast: isLast)
+        let greeting = StreamGreeting(token: token, port: Socket.localPort(listener), addresses: addresses, isLast: isLast, isPV: isPV)
         try stream.write(greeting.encoded(), what: "greeting the target")
         let deadline = Clock.now + Limits.xenMeetingTime
         while Clock.now < deadline, !stream.hasHungUp(within: .zero) {
@@ -36,10 +37,17 @@ public enum Meeting {
             // A stranger is no reason to stop waiting.
             if let port = try? hear(socket, token) {
                 let peer = Socket.peerName(socket)
-                return Address(host: peer.hasPrefix(mappedPrefix) ? String(peer.dropFirst(mappedPrefix.count)) : peer, port: port)
+                let host = peer.hasPrefix(mappedPrefix) ? String(peer.dropFirst(mappedPrefix.count)) : peer
+                return Met(address: Address(host: host, port: port), token: token)
             }
         }
         return nil
+    }
+
+    /// A target's helper that answered: where it receives, and what it knows the source by.
+    public struct Met: Equatable {
+        public let address: Address
+        public let token: [UInt8]
     }
 
     private static func hear(_ socket: borrowing Descriptor, _ token: [UInt8]) throws(TurntableError) -> UInt16 {
@@ -73,6 +81,10 @@ public enum Meeting {
         fileprivate let greeting: StreamGreeting
         /// libxl will only say that its stream ends.
         public var isLast: Bool { greeting.isLast }
+        /// What comes is the stream of Xen's own helper.
+        public var isPV: Bool { greeting.isPV }
+        /// What the source is known by.
+        public var token: [UInt8] { greeting.token }
 
         /// Tells the source on which port it is received.
         public func answer(_ port: UInt16) throws(TurntableError) {

@@ -7,8 +7,9 @@
 //   --save-domain STREAM RECEIVE-STREAM DOMAIN FLAGS MESSAGES TYPE
 //   --restore-domain STREAM SEND-STREAM DOMAIN STORE-EVENT STORE-DOMAIN CONSOLE-EVENT CONSOLE-DOMAIN MESSAGES TYPE
 //
-// A PVH or HVM domain whose target has this helper too goes by our engine. Everything else (PV, saving to a file, a host that has
-// Xen's own helper only) is Xen's own helper's. Settings come from the environment; see Settings.swift.
+// A PVH or HVM domain whose target has this helper too goes by our engine; of a PV domain, Xen's own helpers do the work and these two
+// carry what they say. Everything else (saving to a file, a host that has Xen's own helper only) is Xen's own helper's. Settings come
+// from the environment; see Settings.swift.
 
 internal import CTurntableXen
 internal import Glibc

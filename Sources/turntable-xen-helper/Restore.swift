@@ -8,8 +8,8 @@ internal import XenAdapter
 
 /// The target's side of a move.
 struct Restore {
-    private let invocation: Invocation
-    private let settings: Settings
+    let invocation: Invocation
+    let settings: Settings
 
     init(_ invocation: Invocation, _ settings: Settings) { (self.invocation, self.settings) = (invocation, settings) }
 
@@ -17,6 +17,7 @@ struct Restore {
         guard invocation.isPlain, let heard = try Meeting.hearGreeting(on: invocation.stream) else {
             try Helper.becomeStock(invocation, settings)
         }
+        if heard.isPV { try carry(heard) }
         let domain = try XenDomain(invocation.domain)
         let libxl = LibxlCallbacks(understood: invocation.messages)
         let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
@@ -30,13 +31,17 @@ struct Restore {
         }
     }
 
+    func listen(_ turnedAway: @escaping @Sendable (String) -> Void) throws(TurntableError) -> TCPTargetTransport {
+        let security = try settings.security()
+        return try Meeting.onAllAddresses { (address) throws(TurntableError) in
+            try TCPTargetTransport(listening: address, security: security, turnedAway: turnedAway)
+        }
+    }
+
     private func receive(
         _ domain: XenDomain, _ libxl: LibxlCallbacks, _ heard: Meeting.Heard, _ front: Front
     ) throws(TurntableError) {
-        let security = try settings.security()
-        let transport = try Meeting.onAllAddresses { (address) throws(TurntableError) in
-            try TCPTargetTransport(listening: address, security: security) { libxl.log(.warning, "turned away \($0)") }
-        }
+        let transport = try listen { libxl.log(.warning, "turned away \($0)") }
         let isEarly = heard.isLast && settings.streamEndsEarly
         let host = XenTargetHost(domain, invocation.services, libxl, isEarly: isEarly) { front.letGo(keepsStream: isEarly) }
         let reception = Reception(

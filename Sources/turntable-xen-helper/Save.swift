@@ -9,23 +9,27 @@ internal import XenAdapter
 
 /// The source's side of a move.
 struct Save {
-    private let invocation: Invocation
-    private let settings: Settings
+    let invocation: Invocation
+    let settings: Settings
 
     init(_ invocation: Invocation, _ settings: Settings) { (self.invocation, self.settings) = (invocation, settings) }
 
     func run() throws(TurntableError) -> Never {
         let domain = try XenDomain(invocation.domain)
-        guard invocation.isLive, invocation.isPlain, try domain.isHVM() else { try Helper.becomeStock(invocation, settings) }
+        guard invocation.isLive, invocation.isPlain else { try Helper.becomeStock(invocation, settings) }
+        let isPV = try !domain.isHVM()
         let libxl = LibxlCallbacks(understood: invocation.messages)
         let security = try settings.security()
-        guard let address = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: !domain.hasDeviceModel()) else {
+        // Only what the engine receives tells libxl early what it wants to know.
+        let isLast = isPV ? false : try !domain.hasDeviceModel()
+        guard let met = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: isLast, isPV: isPV) else {
             try serveStock(libxl)
         }
+        if isPV { try carry(met, security) }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
         let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
         do throws(TurntableError) {
-            try move(domain, libxl, address, security, front)
+            try move(domain, libxl, met.address, security, front)
             Front.rest()
         } catch {
             libxl.log(.error, "\(error)")
@@ -34,14 +38,19 @@ struct Save {
         }
     }
 
-    private func move(
-        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front
-    ) throws(TurntableError) {
+    /// How the line is used.
+    var line: LineOptions {
         var line = LineOptions()
         line.rate = settings.rate
         line.streams = settings.streams
-        // Foreign memory can only be copied into the kernel.
+        // Foreign memory can only be copied into the kernel, and a page on its way from another process is used for the next.
         line.sendMethod = .copied
+        return line
+    }
+
+    private func move(
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front
+    ) throws(TurntableError) {
         var options = MigrationOptions()
         options.streams = settings.streams
         options.budget = settings.downtime

@@ -51,6 +51,8 @@ struct TidyTests {
         "turntable-lvm-helper": ["CTurntableLVM"],
         "LinkElement": ["TurntableCore", "TurntableLinux", "WireFormat", "Protection", "TransportTCP", "Capability", "CTurntableLinux"],
         "XLLine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
+        // The stream of Xen's helpers, without Xen's libraries.
+        "XenStream": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport"],
         // Knows no hypervisor and no socket by name.
         "MigrationEngine": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "Protection"],
         "Hypervisors": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableLinux", "CTurntableNBD"],
@@ -58,7 +60,7 @@ struct TidyTests {
         "XenAdapter": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"],
         "turntable-xen-helper": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-            "CTurntableXen",
+            "XenStream", "CTurntableXen",
         ],
         "Endpoint": ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"],
         "turntable-gateway": ["TurntableCore", "TurntableLinux", "Protection", "Endpoint"],
@@ -203,7 +205,8 @@ struct TidyTests {
         "TransportTCP/SealedFrameSender.swift", "TransportTCP/StreamSocket.swift", "LinkElement/LinkRelay.swift", "LinkElement/SplicePipe.swift",
         "Protection/FrameCipher.swift", "Protection/HeaderMAC.swift", "Protection/ContentDigest.swift",
         "TurntableCore/PageBitmap.swift", "TurntableCore/AlignedBuffer.swift", "TurntableCore/Blocks.swift",
-        "Transport/FrameDraft.swift", "WireFormat/LittleEndian.swift",
+        "Transport/FrameDraft.swift", "WireFormat/LittleEndian.swift", "XenStream/PageWindow.swift", "XenStream/SavedStream.swift",
+        "XenStream/RestoredStream.swift", "XenStream/StreamTarget.swift", "XenStream/WindowSink.swift",
     ]
     static let mayBeUnsafeThroughout = ["TurntableLinux", "TransportVerbs", "BlockDelta", "turntable-lvm-helper", "XenAdapter", "turntable-xen-helper"]
 

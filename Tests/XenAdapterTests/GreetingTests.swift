@@ -19,6 +19,12 @@ struct GreetingTests {
         // Type of a PVH domain, pages of 4 KiB; then a record whose highest bit lets it be skipped.
         #expect(bytes[24..<30].elementsEqual([2, 0, 0, 0, 12, 0]))
         #expect(bytes[43] & 0x80 != 0)
+        var other = Self.greeting
+        other.isPV = true
+        let pv = other.encoded()
+        #expect(pv[24..<28].elementsEqual([1, 0, 0, 0]))
+        try LibxcHeaders.check(Array(pv.prefix(LibxcHeaders.bytes)))
+        #expect(try StreamGreeting(decoding: Array(pv[StreamGreeting.prefixBytes...])) == other)
         let count = try #require(try StreamGreeting.recordBytes(after: Array(bytes.prefix(StreamGreeting.prefixBytes))))
         #expect(StreamGreeting.prefixBytes + count == bytes.count)
         #expect(try StreamGreeting(decoding: Array(bytes[StreamGreeting.prefixBytes...])) == Self.greeting)
@@ -48,7 +54,7 @@ struct GreetingTests {
 
     @Test func whatIsCutOrOfAnotherVersionIsRefused() {
         let body = Array(Self.greeting.encoded()[StreamGreeting.prefixBytes...])
-        for count in [0, 7, 9, 20, 30] { #expect(throws: TurntableError.self) { try StreamGreeting(decoding: Array(body.prefix(count))) } }
+        for count in [0, 7, 9, 20, 30, 56] { #expect(throws: TurntableError.self) { try StreamGreeting(decoding: Array(body.prefix(count))) } }
         var other = body
         other[8] += 1
         #expect(throws: TurntableError.self) { try StreamGreeting(decoding: other) }
@@ -76,15 +82,22 @@ struct GreetingTests {
         #expect(throws: TurntableError.self) { try target.read(1, what: "the end") }
     }
 
-    @Test func twoHelpersMeet() throws {
+    @Test(arguments: [true, false]) func twoHelpersMeet(isPV: Bool) throws {
         var ends: [Int32] = [0, 0]
         #expect(pipe(&ends) == 0)
         defer { for end in ends { close(end) } }
         let (target, source) = (LibxlStream(descriptor: ends[0]), LibxlStream(descriptor: ends[1]))
-        let thread = WorkerThread("target") { try? Meeting.hearGreeting(on: target)?.answer(1234) }
-        let address = try Meeting.greet(on: source, at: ["127.0.0.1"], isLast: false)
+        let heard = Monitor<Meeting.Heard?>(nil)
+        let thread = WorkerThread("target") {
+            guard let greeting = try? Meeting.hearGreeting(on: target) else { return }
+            heard.update { $0 = greeting }
+            try? greeting.answer(1234)
+        }
+        let met = try #require(try Meeting.greet(on: source, at: ["127.0.0.1"], isLast: false, isPV: isPV))
         thread.join()
-        #expect(address == Address(host: "127.0.0.1", port: 1234))
+        #expect(met.address == Address(host: "127.0.0.1", port: 1234))
+        let greeting = try #require(heard.read { $0 })
+        #expect(greeting.isPV == isPV && greeting.token == met.token)
     }
 
     @Test func whenTheOtherEndGoesNobodyIsWaitedFor() throws {

@@ -20,6 +20,8 @@ sys.path.insert(0, str(HERE.parent / "lab"))
 from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share, swift_runtime  # noqa: E402
 
 CACHE = TREE / ".cache/xenlab"
+# The only one on which PV guests move while they run.
+SHADOW_XEN = CACHE / "xen-shadow"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 # Xen runs without these under TCG, and without erms and fsrm twice as fast: it emulates them one byte at a time.
 PROCESSOR = "max,-smap,-smep,-pku,-pks,-avx,-avx2,-mpx,-erms,-fsrm"
@@ -37,12 +39,12 @@ LINE_QUEUE_FRAMES = 20000
 
 
 class XenHost(Machine):
-    def __init__(self, name, directory, index, netdev):
+    def __init__(self, name, directory, index, netdev, xen):
         self.address = f"10.8.0.{index}"
         swift = swift_runtime()
         words = f"lab.name={name} lab.address={self.address}/24 lab.swift={swift}"
         super().__init__(name, directory, [
-            "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(CACHE / "xen"), "-append", XEN_OPTIONS,
+            "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(xen), "-append", XEN_OPTIONS,
             "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} {words},{CACHE}/dom0.cpio",
             *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), "-netdev", f"{netdev},id=line",
             "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
@@ -72,15 +74,15 @@ def clock_error_us(a, b):
 class XenPair(Machines):
     """Host a has 10.8.0.1, b has 10.8.0.2. Their clocks are set together: a guest's time goes on by Xen's after a move."""
 
-    def __init__(self):
-        if not (CACHE / "dom0.cpio").exists():
-            raise LabError("there is no Xen in .cache/xenlab: run `make lab-xen`")
+    def __init__(self, xen=CACHE / "xen"):
+        if not (CACHE / "dom0.cpio").exists() or not xen.exists():
+            raise LabError(f"there is no Xen in .cache/xenlab: run `make {'lab-xen' if xen != SHADOW_XEN else 'lab-xen-pv'}`")
 
         def make(place):
             for name, index in (("a", 1), ("b", 2)):
                 directory = place / name
                 directory.mkdir()
-                yield XenHost(name, directory, index, line_netdev(place, index))
+                yield XenHost(name, directory, index, line_netdev(place, index), xen)
         super().__init__(make)
         try:
             a, b = self.machines

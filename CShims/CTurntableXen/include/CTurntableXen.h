@@ -88,6 +88,11 @@ int tt_xen_has_hung_up(int file, int milliseconds);
 // Becomes another program; returns only if that fails.
 int tt_xen_become(const char *program, char *const *words);
 
+// Starts another program, for which words[stream_word] comes to name `stream`. Gives the process, which is killed when the calling thread
+// ends; its exit code when it has ended, 1 if it was killed.
+pid_t tt_xen_start(const char *program, char **words, int stream_word, int stream);
+int tt_xen_wait(pid_t child);
+
 // Runs another program whose output, on the descriptor that words[stream_word] comes to name, goes to `stream` without its first
 // `skipped` bytes. Gives its exit code when it has ended.
 int tt_xen_run_into(const char *program, char **words, int stream_word, int stream, size_t skipped);

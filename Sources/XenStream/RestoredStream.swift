@@ -1,0 +1,89 @@
+// The stream again, from its outline and the pages in the window.
+
+internal import TurntableCore
+internal import WireFormat
+
+@safe struct RestoredStream {
+    private let outline: Outline
+    private let window: PageWindow
+    private let give: (UnsafeRawBufferPointer) throws(TurntableError) -> Void
+    private let zeroes: AlignedBuffer
+    /// The next page that travels.
+    private var next = 0
+
+    private static let what = "the outline of the source's stream"
+
+    /// - Parameter give: takes the stream's next bytes.
+    init(_ outline: Outline, _ window: PageWindow, _ give: @escaping (UnsafeRawBufferPointer) throws(TurntableError) -> Void) {
+        (self.outline, self.window) = (outline, window)
+        unsafe self.give = give
+        zeroes = AlignedBuffer(bytes: Limits.stripePages * pageBytes)
+        unsafe zeroes.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+    }
+
+    /// Gives all of the stream.
+    mutating func restore() throws(TurntableError) {
+        let headers = try outline.read(LibxcHeaders.bytes)
+        try inStream(Self.what) { () throws(WireError) in try LibxcHeaders.check(headers) }
+        try giveBytes(headers)
+        while true {
+            let head = try outline.read(LibxcRecord.headBytes)
+            let record = try inStream(Self.what) { () throws(WireError) in try LibxcRecord(decoding: head) }
+            try giveBytes(head)
+            if record.isPages { try restorePages(record) } else { try restoreBody(record) }
+            if record.isEnd { return }
+        }
+    }
+
+    private func restoreBody(_ record: LibxcRecord) throws(TurntableError) {
+        var left = record.paddedBytes
+        while left > 0 {
+            let piece = try outline.read(min(left, Limits.programBytes))
+            try giveBytes(piece)
+            left -= piece.count
+        }
+    }
+
+    private mutating func restorePages(_ record: LibxcRecord) throws(TurntableError) {
+        let head = try outline.read(LibxcPageList.headBytes)
+        let entries = try outline.read(try inStream(Self.what) { () throws(WireError) in try LibxcPageList.entriesBytes(after: head) })
+        let list = try inStream(Self.what) { () throws(WireError) in try LibxcPageList(decoding: head + entries, of: record, isOutline: true) }
+        try giveBytes(list.encoded(isOutline: false))
+        // Pages that come next to each other in the stream, all zero or none, at once.
+        var run = 0, isZero = false
+        for entry in list.entries.indices where list.hasPage(entry) {
+            if list.isZero(entry) != isZero {
+                try givePages(run, areZero: isZero)
+                (run, isZero) = (0, list.isZero(entry))
+            }
+            run += 1
+        }
+        try givePages(run, areZero: isZero)
+    }
+
+    private mutating func givePages(_ count: Int, areZero: Bool) throws(TurntableError) {
+        var left = count
+        while left > 0 {
+            var piece = min(left, Limits.stripePages)
+            if areZero {
+                try unsafe give(UnsafeRawBufferPointer(start: zeroes.bytes.baseAddress, count: piece * pageBytes))
+            } else {
+                guard let end = try window.awaitPages(from: next) else { preconditionFailure("a target's window is never finished") }
+                piece = min(left, end - next)
+                try unsafe give(UnsafeRawBufferPointer(start: window.address(of: next), count: piece * pageBytes))
+                next += piece
+                window.empty(to: next)
+            }
+            left -= piece
+        }
+    }
+
+    private func giveBytes(_ bytes: [UInt8]) throws(TurntableError) {
+        // The address holds only inside the closure, so the error comes out as a value.
+        let failure: TurntableError? = unsafe bytes.withUnsafeBytes { bytes in
+            do throws(TurntableError) { try unsafe give(bytes) } catch { return error }
+            return nil
+        }
+        if let failure { throw failure }
+    }
+}

@@ -1,0 +1,97 @@
+// The source's end: what Xen's own helper saves is read record by record. Its outline goes on the control stream, and the pages that are not
+// zero on the data streams. The thread that called run() reads, straight into the window; each data stream has a thread that sends.
+
+public import Transport
+public import TurntableCore
+public import TurntableLinux
+internal import WireFormat
+
+/// Carries the stream of a domain that Xen's own helper saves to a ``StreamTarget``.
+public final class StreamSource: Sendable {
+    private let saved: SavedStream
+    private let transport: any SourceTransport
+    private let request: StreamRequest
+    private let window: PageWindow
+    private let course = Course()
+
+    /// - Parameters:
+    ///   - saver: the other end of what Xen's own helper writes to.
+    ///   - token: of the greeting that the target has heard.
+    public init(saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8]) {
+        self.transport = transport
+        request = StreamRequest(streams: streams, token: token)
+        window = PageWindow(streams: streams)
+        saved = SavedStream(saver, window)
+    }
+
+    /// Returns when all of the stream has been given to the helper at the target. Whatever fails, the saver's next write does too.
+    public func run() throws(TurntableError) -> StreamFigures {
+        course.onFailure { [self] _ in
+            window.close()
+            saved.end()
+        }
+        do throws(TurntableError) { return try carry() } catch {
+            course.fail(error)
+            throw course.failure ?? error
+        }
+    }
+
+    /// Ends it from another thread: a failure unless it is over.
+    public func interrupt(_ why: String) { course.fail(TurntableError(.cancelled, "moving the domain", why)) }
+
+    private func carry() throws(TurntableError) -> StreamFigures {
+        let control = try transport.connectControl()
+        defer { control.shutDown() }
+        course.onFailure { error in
+            // In vain if it is the target that failed.
+            try? control.send(.abort("\(error)"))
+            control.shutDown()
+        }
+        let pulse = Pulse(control)
+        defer { pulse.end() }
+        try control.send(.program(.start(request.words)))
+        let hearing = course.start("tt-control") { [self] () throws(TurntableError) in try hear(pulse) }
+        defer { hearing.join() }
+        var threads: [WorkerThread] = []
+        defer { for thread in threads { thread.join() } }
+        do throws(TurntableError) {
+            for stream in 0..<request.streams {
+                let sender = try transport.connectStream(stream, attachment: control.attachment, pages: window)
+                course.onFailure { _ in sender.shutDown() }
+                threads.append(course.start("tt-send-\(stream)") { [self] () throws(TurntableError) in try send(sender, stream) })
+            }
+            let figures = try saved.pass { (outline) throws(TurntableError) in try control.send(.program(.bytes(.input, outline))) }
+            window.finish()
+            try course.await()
+            return figures
+        } catch {
+            // Before the threads are waited for.
+            course.fail(error)
+            throw error
+        }
+    }
+
+    /// What the target says.
+    private func hear(_ pulse: Pulse) throws(TurntableError) {
+        switch try pulse.next() {
+        case .program(.ended(0)): _ = course.finish()
+        case .abort(let reason): throw TurntableError(.refused, "the target's helper", reason)
+        default: throw TurntableError(.protocol, "the target's helper", "it sent a message that is not for now")
+        }
+    }
+
+    private func send(_ sender: any FrameSender, _ stream: Int) throws(TurntableError) {
+        let draft = FrameDraft(limits: sender.limits)
+        var next = stream * Limits.stripePages
+        while let end = try window.awaitPages(from: next) {
+            let extent = Extent(
+                region: RegionIndex(0), firstPage: PageIndex(window.index(of: next)), pageCount: PageCount(end - next), encoding: .raw)
+            guard draft.append(extent) else { preconditionFailure("a stripe fits into a frame") }
+            try sender.send(draft)
+            draft.startNext()
+            try sender.flush()
+            window.empty(to: end)
+            next = window.successor(of: end - 1)
+        }
+    }
+}
