@@ -44,76 +44,76 @@ struct Calendar {
     private func sharing(_ link: Topology.Link) -> [Topology.Link] {
         guard link.carrier == .vxlan else { return [link] }
         let nodes = Set(link.ends.map(\.node))
-        return topology.links.filter { $0.carrier == .vxlan && !nodes.isDisjoint(with: $0.ends.map(\.node)) }
+        return topology.allLinks.filter { $0.carrier == .vxlan && !nodes.isDisjoint(with: $0.ends.map(\.node)) }
     }
 
-    /// The lowest label of a link that nobody has in a window, and no other hop of the path.
-    private func label(_ link: Topology.Link, _ from: Date, _ until: Date, besides path: [Hop] = []) -> Int? {
+    /// Labels of a link that somebody has in a window, or another hop of the path.
+    func used(_ link: Topology.Link, _ from: Date, _ until: Date, besides path: [Hop] = []) -> Set<Int> {
         let sharing = Set(sharing(link).map(\.name))
         let hops = sharing.flatMap { overlapping($0, from, until).flatMap(\.hops) } + path
-        let used = Set(hops.filter { sharing.contains($0.link) }.map(\.label))
-        return (link.labels[0]...link.labels[1]).first { !used.contains($0) }
+        return Set(hops.filter { sharing.contains($0.link) }.map(\.label))
     }
 
-    /// The widest rate, up to `most`, that a path between two nodes has; and of the paths that have it the shortest, by round trip and
-    /// then by the number of its links.
-    func path(_ ends: [String], most: Double, _ from: Date, _ until: Date) -> (hops: [Hop], bitsPerSecond: Double)? {
-        let links = topology.links.filter { label($0, from, until) != nil }.map { (link: $0, free: free($0, from, until)) }
-        // The answer is `most`, or what is free of some link.
-        let rates = ([most] + links.map(\.free).filter { $0 > 0 && $0 < most }).sorted(by: >)
-        // What fits a rate fits every lower one.
-        var low = 0
-        var high = rates.count
-        var best: (hops: [Hop], bitsPerSecond: Double)?
-        while low < high {
-            let middle = (low + high) / 2
-            let wide = links.filter { $0.free >= rates[middle] }.map(\.link)
-            if let way = shortest(ends, wide), let hops = labelled(way, from, until) {
-                best = (hops, rates[middle])
-                high = middle
-            } else {
-                low = middle + 1
+    /// What is free in a window, as a graph.
+    private func free(_ from: Date, _ until: Date) -> (links: [Topology.Link], graph: Graph) {
+        let links = topology.allLinks.filter { Labels.first([$0.labels], besides: used($0, from, until)) != nil }
+        let edges = links.flatMap { link in
+            let free = free(link, from, until)
+            return [0, 1].map {
+                Graph.Edge(
+                    from: link.ends[$0].node, to: link.ends[1 - $0].node, bitsPerSecond: free, milliseconds: link.roundTripMilliseconds)
             }
         }
-        return best
+        return (links, Graph(edges))
     }
 
-    private func labelled(_ way: [(link: Topology.Link, from: String)], _ from: Date, _ until: Date) -> [Hop]? {
+    typealias Path = (hops: [Hop], bitsPerSecond: Double, roundTripMilliseconds: Double)
+
+    /// The widest rate, up to `most`, that a path between two ends has; and of the paths that have it the shortest, by round trip and
+    /// then by the number of its links.
+    /// - Parameter given: labels that were agreed on with other networks, by border.
+    func path(_ ends: [String], most: Double, _ from: Date, _ until: Date, given: [String: Int] = [:]) -> Path? {
+        path(ends, most: most, from, until, given, in: free(from, until))
+    }
+
+    private func path(
+        _ ends: [String], most: Double, _ from: Date, _ until: Date, _ given: [String: Int], in free: (links: [Topology.Link], graph: Graph)
+    ) -> Path? {
+        let best = free.graph.widest(ends, most: most) { way, numbers in
+            labelled(zip(way, numbers).map { (free.links[$1 / 2], $0.from) }, from, until, given).map {
+                (hops: $0, milliseconds: way.reduce(0) { $0 + $1.milliseconds })
+            }
+        }
+        return best.map { ($0.way.hops, $0.bitsPerSecond, $0.way.milliseconds) }
+    }
+
+    private func labelled(
+        _ way: [(link: Topology.Link, from: String)], _ from: Date, _ until: Date, _ given: [String: Int]
+    ) -> [Hop]? {
         var hops: [Hop] = []
+        // What others chose comes first, so that our own choice keeps clear of it.
         for step in way {
-            guard let label = label(step.link, from, until, besides: hops) else { return nil }
+            guard let label = given[step.link.name] else { continue }
+            let isFree = (step.link.labels[0]...step.link.labels[1]).contains(label) && !used(step.link, from, until, besides: hops).contains(label)
+            guard isFree else { return nil }
             hops.append(Hop(link: step.link.name, from: step.from, label: label))
         }
-        return hops
+        for step in way where given[step.link.name] == nil {
+            guard let label = Labels.first([step.link.labels], besides: used(step.link, from, until, besides: hops)) else { return nil }
+            hops.append(Hop(link: step.link.name, from: step.from, label: label))
+        }
+        return way.compactMap { step in hops.first { $0.link == step.link.name } }
     }
 
-    private func shortest(_ ends: [String], _ links: [Topology.Link]) -> [(link: Topology.Link, from: String)]? {
-        var at: [String: [Int]] = [:]
-        for (index, link) in links.enumerated() { for end in link.ends { at[end.node, default: []].append(index) } }
-        typealias Distance = (milliseconds: Double, hops: Int)
-        var distances: [String: Distance] = [ends[0]: (0, 0)]
-        var came: [String: (from: String, link: Int)] = [:]
-        var open: Set<String> = [ends[0]]
-        while let node = open.min(by: { (distances[$0] ?? (0, 0)) < (distances[$1] ?? (0, 0)) }), node != ends[1] {
-            open.remove(node)
-            let here = distances[node] ?? (0, 0)
-            for index in at[node] ?? [] {
-                let link = links[index]
-                let next = link.other(than: node)
-                let there: Distance = (here.milliseconds + link.roundTripMilliseconds, here.hops + 1)
-                guard there.hops <= Limits.lightpathHops, distances[next].map({ there < $0 }) ?? true else { continue }
-                distances[next] = there
-                came[next] = (node, index)
-                open.insert(next)
+    /// Between each two borders, and from each to a node.
+    func connections(_ node: String?, most: Double, _ from: Date, _ until: Date) -> [NetworkDocument.Connection] {
+        let borders = (topology.borders ?? []).map(\.name)
+        let pairs = borders.enumerated().flatMap { index, one in borders[(index + 1)...].map { [one, $0] } + (node.map { [[one, $0]] } ?? []) }
+        let free = free(from, until)
+        return pairs.compactMap { ends in
+            path(ends, most: most, from, until, [:], in: free).map {
+                NetworkDocument.Connection(ends: ends, bitsPerSecond: $0.bitsPerSecond, roundTripMilliseconds: $0.roundTripMilliseconds)
             }
         }
-        var way: [(link: Topology.Link, from: String)] = []
-        var node = ends[1]
-        while node != ends[0] {
-            guard let step = came[node] else { return nil }
-            way.insert((links[step.link], step.from), at: 0)
-            node = step.from
-        }
-        return way
     }
 }

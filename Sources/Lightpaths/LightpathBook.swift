@@ -28,6 +28,8 @@ public struct Reservation: Codable, Sendable, Equatable {
     /// Who asked, as the certificate says: nobody else may do anything with it.
     public var owner: String
     public var ends: [String]
+    /// Of a segment of a longer path: how its ends join the rest.
+    public var joints: [LightpathRequest.Joint]?
     public var bitsPerSecond: Double
     public var from: Date
     public var until: Date
@@ -48,8 +50,11 @@ public struct Reservation: Codable, Sendable, Equatable {
         var number: Int
         var hops: [Hop]
         var bitsPerSecond: Double
+        var addresses: [String?]
     }
-    public var setup: Setup { Setup(number: number, hops: hops, bitsPerSecond: bitsPerSecond) }
+    public var setup: Setup {
+        Setup(number: number, hops: hops, bitsPerSecond: bitsPerSecond, addresses: (joints ?? []).map(\.address))
+    }
 
     /// Whether its data plane is to be set up.
     public func isWanted(at time: Date) -> Bool { state == .provisioned && from <= time && time < until }
@@ -59,6 +64,9 @@ public struct Reservation: Codable, Sendable, Equatable {
             state: state, bitsPerSecond: bitsPerSecond, roundTripMilliseconds: roundTripMilliseconds, isActive: isActive,
             addresses: pool.flatMap { AddressPool($0)?.ends(number) }, until: min(until, lease))
     }
+
+    /// What one of its ends gets: what was agreed on, or one of this network's.
+    func address(_ side: Int, _ pool: String?) -> String? { joints?[side].address ?? pool.flatMap { AddressPool($0)?.ends(number)[side] } }
 }
 
 public struct LightpathBook: Sendable {
@@ -114,16 +122,15 @@ public struct LightpathBook: Sendable {
             guard known.owner == owner, known.ends == request.ends else { throw refused(id, "there is another of that name") }
             return try keep(id, owner: owner, lease: lease, at: now)
         }
-        let from = max(request.from ?? now, now)
-        for end in request.ends where topology.nodes[end] == nil { throw refused(id, "there is no node \(end.prefix(80))") }
+        for end in request.ends where !topology.isEnd(end) { throw refused(id, "there is no node \(end.prefix(80))") }
         guard request.ends.count == 2, request.ends[0] != request.ends[1] else { throw refused(id, "it needs two ends") }
-        guard from < request.until, request.until < now + Limits.lightpathWindow.seconds else {
-            throw refused(id, "its window is \(from) to \(request.until)", "it must end after it begins, within \(Limits.lightpathWindow) from now")
-        }
-        guard (1e6...1e13).contains(request.bitsPerSecond), (request.leastBitsPerSecond ?? 1e6) <= request.bitsPerSecond else {
+        let from = max(request.from ?? now, now)
+        try check(id, request.bitsPerSecond, from, request.until, at: now)
+        guard (request.leastBitsPerSecond ?? 1e6) <= request.bitsPerSecond else {
             throw refused(id, "\(request.bitsPerSecond) b/s are wanted", "ask for 1e6 to 1e13")
         }
-        let best = calendar(without: id).path(request.ends, most: request.bitsPerSecond, from, request.until)
+        let labels = try labels(id, request)
+        let best = calendar(without: id).path(request.ends, most: request.bitsPerSecond, from, request.until, given: labels)
         let least = request.leastBitsPerSecond ?? request.bitsPerSecond
         guard let best, best.bitsPerSecond >= least else {
             throw refused(
@@ -137,11 +144,70 @@ public struct LightpathBook: Sendable {
             throw TurntableError(.line, "lightpath \(id)", "\(used.count) are reserved, and no more can be", remedy: "ask again later")
         }
         let made = Reservation(
-            id: id, owner: owner, ends: request.ends, bitsPerSecond: best.bitsPerSecond, from: from, until: request.until, hops: best.hops,
-            roundTripMilliseconds: best.hops.reduce(0) { $0 + (topology.link($1.link)?.roundTripMilliseconds ?? 0) }, number: number, state: .held,
-            version: 0, lease: lease, requester: requester)
+            id: id, owner: owner, ends: request.ends, joints: request.joints, bitsPerSecond: best.bitsPerSecond, from: from, until: request.until,
+            hops: best.hops, roundTripMilliseconds: best.roundTripMilliseconds, number: number, state: .held, version: 0, lease: lease,
+            requester: requester)
         reservations[id] = made
         return made
+    }
+
+    private func check(_ id: String, _ bitsPerSecond: Double, _ from: Date, _ until: Date, at now: Date) throws(TurntableError) {
+        guard from < until, until < now + Limits.lightpathWindow.seconds else {
+            throw refused(id, "its window is \(from) to \(until)", "it must end after it begins, within \(Limits.lightpathWindow) from now")
+        }
+        guard (1e6...1e13).contains(bitsPerSecond) else { throw refused(id, "\(bitsPerSecond) b/s are wanted", "ask for 1e6 to 1e13") }
+    }
+
+    /// The labels that a request names, by border, and whether its addresses can be had.
+    private func labels(_ id: String, _ request: LightpathRequest) throws(TurntableError) -> [String: Int] {
+        let joints = request.joints ?? []
+        guard joints.isEmpty || joints.count == 2 else { throw refused(id, "it has \(joints.count) joints", "name both ends' or none") }
+        var labels: [String: Int] = [:]
+        for (end, joint) in zip(request.ends, joints.isEmpty ? [.init(), .init()] : joints) {
+            if topology.isBorder(end) {
+                guard let label = joint.label else { throw refused(id, "\(end) is a border, and no label is named", "agree on one with its peer") }
+                labels[end] = label
+            }
+            guard let text = joint.address else { continue }
+            guard let address = IPv4(text), topology.addresses.flatMap({ AddressPool($0) })?.contains(address) != true else {
+                throw refused(id, "\(text.prefix(80)) is no address, or one of this network's own", "give each network addresses that no other has")
+            }
+            let others = reservations.values.filter { $0.id != id && $0.state != .terminated }
+            if others.contains(where: { ($0.joints ?? []).contains { $0.address == text } }) {
+                throw refused(id, "\(text) is another lightpath's", "give each network addresses that no other has")
+            }
+        }
+        return labels
+    }
+
+    // MARK: - What other networks are told
+
+    /// What there is at the best of times.
+    public func document(serial: Int) -> NetworkDocument {
+        let empty = Calendar(topology, [])
+        let borders = (topology.borders ?? []).map { border in
+            var told = border
+            told.node = nil
+            told.interface = nil
+            return told
+        }
+        return NetworkDocument(
+            network: topology.network ?? "", serial: serial, nodes: topology.nodes.keys.sorted(), borders: borders,
+            connections: empty.connections(nil, most: 1e13, .distantPast, .distantFuture))
+    }
+
+    /// What is free in a window.
+    public func offer(_ request: Offer.Request, at now: Date) throws(TurntableError) -> Offer {
+        let from = max(request.from ?? now, now)
+        try check("an offer", request.bitsPerSecond, from, request.until, at: now)
+        if let node = request.node, topology.nodes[node] == nil { throw refused("an offer", "there is no node \(node.prefix(80))") }
+        let calendar = calendar(without: "")
+        let labels = (topology.borders ?? []).map {
+            ($0.name, Labels.free($0.labels, besides: calendar.used($0.link, from, request.until)))
+        }
+        return Offer(
+            connections: calendar.connections(request.node, most: request.bitsPerSecond, from, request.until),
+            labels: Dictionary(uniqueKeysWithValues: labels))
     }
 
     /// Another rate or another end of its window, on the same way, held until it is committed.

@@ -18,6 +18,16 @@ public import Foundation
 public import TurntableCore
 
 public struct LightpathRequest: Codable, Sendable, Equatable {
+    /// How an end of a segment joins the rest of its path: the label that was agreed on if it is a border, the address that a node gets.
+    public struct Joint: Codable, Sendable, Equatable {
+        public var label: Int?
+        public var address: String?
+
+        public init(label: Int? = nil, address: String? = nil) {
+            self.label = label
+            self.address = address
+        }
+    }
     /// The two ends, as the provider names them.
     public var ends: [String]
     /// What is wanted, and the least that is of use.
@@ -26,13 +36,18 @@ public struct LightpathRequest: Codable, Sendable, Equatable {
     /// The window of time; from now on if no begin is named.
     public var from: Date?
     public var until: Date
+    /// Of a segment, in the order of the ends.
+    public var joints: [Joint]?
 
-    public init(ends: [String], bitsPerSecond: Double, leastBitsPerSecond: Double? = nil, from: Date? = nil, until: Date) {
+    public init(
+        ends: [String], bitsPerSecond: Double, leastBitsPerSecond: Double? = nil, from: Date? = nil, until: Date, joints: [Joint]? = nil
+    ) {
         self.ends = ends
         self.bitsPerSecond = bitsPerSecond
         self.leastBitsPerSecond = leastBitsPerSecond
         self.from = from
         self.until = until
+        self.joints = joints
     }
 }
 

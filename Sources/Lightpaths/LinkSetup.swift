@@ -43,11 +43,12 @@ public struct LinkSetup: Sendable {
     func ports(_ reservations: [Reservation]) -> [String: [Port]] {
         var all: [String: [Port]] = [:]
         for reservation in reservations {
-            let addresses = topology.addresses.flatMap { AddressPool($0)?.ends(reservation.number) }
             for (index, hop) in reservation.hops.enumerated() {
                 guard let link = topology.link(hop.link) else { continue }
                 for side in 0...1 {
                     let node = side == 0 ? hop.from : link.other(than: hop.from)
+                    // The other half of a border is the other network's.
+                    if topology.nodes[node] == nil { continue }
                     let isEnd = side == 0 ? index == 0 : index == reservation.hops.count - 1
                     let near = link.end(at: node)
                     let name = "tt\(reservation.number).\(index)"
@@ -55,7 +56,7 @@ public struct LinkSetup: Sendable {
                         Port(
                             interface: near.interface, name: "\(name).\(side)", number: reservation.number, label: hop.label,
                             bitsPerSecond: reservation.bitsPerSecond, far: link.end(at: link.other(than: node)), near: near, carrier: link.carrier,
-                            address: isEnd ? addresses?[side] : nil,
+                            address: isEnd ? reservation.address(side, topology.addresses) : nil,
                             bridge: isEnd ? nil : "tt\(reservation.number).\(side == 0 ? index - 1 : index).b"))
                 }
             }
@@ -74,7 +75,7 @@ public struct LinkSetup: Sendable {
         let there = try await names(node)
         let wanted = Set(ports.map(\.name) + ports.compactMap(\.bridge))
         for name in there.subtracting(wanted) { try await run(node, "ip link del \(name)") }
-        for link in topology.links {
+        for link in topology.allLinks {
             for end in link.ends where end.node == node {
                 try await shape(end.interface, link.bitsPerSecond, ports.filter { $0.interface == end.interface }, node, anew)
             }

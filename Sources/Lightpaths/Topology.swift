@@ -11,6 +11,8 @@
 //               vxlan: a VXLAN between the addresses of the link's two interfaces, whose label is the network's number
 //   labels      the first and the last that may be used on the link
 //   addresses   each path gets two of them, one for each of its ends; none if it is not there
+//
+// Where it meets other networks: Borders.swift.
 
 internal import Foundation
 public import TurntableCore
@@ -38,6 +40,10 @@ public struct Topology: Codable, Sendable, Equatable {
     public var addresses: String?
     public var nodes: [String: Node]
     public var links: [Link]
+    /// Its name, for others; and where it meets them, and who they are.
+    public var network: String?
+    public var borders: [Border]?
+    public var peers: [Peer]?
 
     public static func read(_ path: String) throws(TurntableError) -> Topology {
         let what = "reading the topology \(path)"
@@ -55,7 +61,7 @@ public struct Topology: Codable, Sendable, Equatable {
         return topology
     }
 
-    func link(_ name: String) -> Link? { links.first { $0.name == name } }
+    func link(_ name: String) -> Link? { links.first { $0.name == name } ?? borders?.first { $0.name == name }?.link }
 
     /// The first thing in it that cannot be.
     private var fault: String? {
@@ -63,10 +69,14 @@ public struct Topology: Codable, Sendable, Equatable {
         if links.count > Limits.topologyLinks { return "it has \(links.count) links, and may have \(Limits.topologyLinks)" }
         for name in nodes.keys where (try? MachineName.check(name)) == nil { return "\(name.prefix(80)) is no name for a node" }
         if Set(links.map(\.name)).count != links.count { return "two links have the same name" }
-        let interfaces = links.flatMap { $0.ends.map { "\($0.node) \($0.interface)" } }
+        if let fault = meetingFault { return fault }
+        let interfaces = links.flatMap { $0.ends.map { "\($0.node) \($0.interface)" } } + (borders ?? []).map { "\($0.node ?? "") \($0.interface ?? "")" }
         if Set(interfaces).count != interfaces.count { return "two links use the same interface" }
         for link in links {
             if let fault = fault(of: link) { return "link \(link.name.prefix(80)): \(fault)" }
+        }
+        for border in borders ?? [] {
+            if let fault = fault(of: border.link.ends[0], border.carrier) { return "border \(border.name): \(fault)" }
         }
         if let addresses, AddressPool(addresses) == nil { return "addresses: \(addresses.prefix(80)) is no network such as 10.99.0.0/16" }
         return nil
@@ -76,16 +86,28 @@ public struct Topology: Codable, Sendable, Equatable {
         if (try? MachineName.check(link.name)) == nil { return "that is no name" }
         guard link.ends.count == 2, link.ends[0].node != link.ends[1].node else { return "it needs two ends, at two nodes" }
         for end in link.ends {
-            if nodes[end.node] == nil { return "there is no node \(end.node.prefix(80))" }
-            // It becomes a word of a command.
-            let isWord = end.interface.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
-            if !isWord || !(1...15).contains(end.interface.utf8.count) || end.interface.hasPrefix("-") { return "\(end.interface.prefix(80)) is no interface" }
-            if link.carrier == .vxlan, end.address.flatMap(IPv4.init) == nil { return "a VXLAN needs an IPv4 address at each end" }
+            if let fault = fault(of: end, link.carrier) { return fault }
         }
-        guard (1e6...1e13).contains(link.bitsPerSecond) else { return "bitsPerSecond must be 1e6 to 1e13" }
-        guard (0...60_000).contains(link.roundTripMilliseconds) else { return "roundTripMilliseconds must be 0 to 60000" }
-        let most = link.carrier == .vlan ? 4094 : 0xff_ffff
-        guard link.labels.count == 2, 1 <= link.labels[0], link.labels[0] <= link.labels[1], link.labels[1] <= most else {
+        return link.boundsFault
+    }
+
+    private func fault(of end: End, _ carrier: Carrier) -> String? {
+        if nodes[end.node] == nil { return "there is no node \(end.node.prefix(80))" }
+        // It becomes a word of a command.
+        let isWord = end.interface.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "._-".contains($0)) }
+        if !isWord || !(1...15).contains(end.interface.utf8.count) || end.interface.hasPrefix("-") { return "\(end.interface.prefix(80)) is no interface" }
+        if carrier == .vxlan, end.address.flatMap(IPv4.init) == nil { return "a VXLAN needs an IPv4 address at each end" }
+        return nil
+    }
+}
+
+extension Topology.Link {
+    /// The first of its figures that cannot be.
+    var boundsFault: String? {
+        guard (1e6...1e13).contains(bitsPerSecond) else { return "bitsPerSecond must be 1e6 to 1e13" }
+        guard (0...60_000).contains(roundTripMilliseconds) else { return "roundTripMilliseconds must be 0 to 60000" }
+        let most = carrier == .vlan ? 4094 : 0xff_ffff
+        guard labels.count == 2, 1 <= labels[0], labels[0] <= labels[1], labels[1] <= most else {
             return "labels must be the first and the last, 1 to \(most)"
         }
         return nil
@@ -119,6 +141,8 @@ struct AddressPool: Sendable {
         self.base = base
         size = 1 << (30 - Int(bits))
     }
+
+    func contains(_ address: IPv4) -> Bool { address.value >= base.value && address.value - base.value < UInt32(4 * size) }
 
     func ends(_ number: Int) -> [String] { (1...2).map { IPv4(value: base.value + UInt32(4 * number + $0)).description } }
 }

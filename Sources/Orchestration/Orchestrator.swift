@@ -163,30 +163,51 @@ public struct LightpathService: Sendable {
     public var users: Set<String>
     /// The network's name for NSI, if it answers that.
     public var network: String?
+    /// What nobody commits or keeps ends after this.
+    public var holdTime: Nanoseconds
     public var log: Logger
 
-    public init(identity: HostIdentity, address: Address, topology: String, store: String, users: Set<String>, network: String?, log: Logger) {
+    public init(
+        identity: HostIdentity, address: Address, topology: String, store: String, users: Set<String>, network: String?, holdTime: Nanoseconds,
+        log: Logger
+    ) {
         self.identity = identity
         self.address = address
         self.topology = topology
         self.store = store
         self.users = users
         self.network = network
+        self.holdTime = holdTime
         self.log = log
     }
 
     public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
         let topology = try Topology.read(topology)
-        let controller = try await LightpathController(topology: topology, store: try SQLiteStore(path: store), log: log)
+        let store = try SQLiteStore(path: store)
+        let controller = try await LightpathController(topology: topology, store: store, holdTime: holdTime, log: log)
         // What an earlier process left is as it should be before anything new is asked.
         await controller.make()
         let client = try Client(identity: identity)
         let nsi = network.map { NSIProviderAPI(controller: controller, client: client, users: users, network: $0, log: log) }
-        var routes = LightpathAPI(controller: controller, topology: topology, users: users).routes()
+        let admission = LightpathAdmission(users: users, peers: Set((topology.peers ?? []).map { $0.host.lowercased() }))
+        var networks: NetworksAPI?
+        if topology.network != nil {
+            let own = LightpathBook(topology: topology).document(serial: Int(Date.now.timeIntervalSince1970))
+            let neighbours = Neighbours(own: own, peers: topology.peers ?? [], client: client, log: log)
+            let paths = try await NetworkPaths(
+                topology: topology, controller: controller, neighbours: neighbours, client: client, store: store, log: log)
+            networks = NetworksAPI(controller: controller, neighbours: neighbours, paths: paths, admission: admission)
+        }
+        var routes = LightpathAPI(controller: controller, topology: topology, admission: admission, paths: networks?.paths).routes()
         nsi?.add(to: &routes)
-        try await withThrowingTaskGroup(of: Void.self) { [routes] group in
+        networks?.add(to: &routes)
+        try await withThrowingTaskGroup(of: Void.self) { [routes, networks] group in
             group.addTask { await controller.run() }
             if let nsi { group.addTask { await nsi.tellEvents() } }
+            if let networks {
+                if !networks.neighbours.peers.isEmpty { group.addTask { await networks.neighbours.run() } }
+                group.addTask { await networks.paths.run() }
+            }
             group.addTask { try await Server(address: address, identity: identity, log: log).run(routes) { listening($0) } }
             try await group.next()
             group.cancelAll()

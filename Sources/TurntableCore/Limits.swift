@@ -241,7 +241,21 @@ public enum Limits {
     public static let topologyNodes = 1000
     public static let topologyLinks = 4000
     public static let topologyBytes = 4 << 20
-    /// Links of one lightpath.
+    /// Where a network meets others, the others that it knows, and what one of them says of itself.
+    public static let topologyBorders = 16
+    public static let lightpathPeers = 32
+    public static let networkDocumentBytes = 1 << 20
+    /// How often a peer is asked what it is; one of which nothing is known is asked more often, and what is older than this is dropped.
+    public static let networkPollTime = Nanoseconds.seconds(10)
+    public static let networkRetryTime = Nanoseconds.seconds(1)
+    public static let networkAge = Nanoseconds.seconds(120)
+    /// A peer says within this time what it has free.
+    public static let offerTime = Nanoseconds.seconds(3)
+    /// Ranges of free labels that are told of a border.
+    public static let labelRanges = 64
+    /// Ways over other networks that are tried for one lightpath.
+    public static let lightpathAttempts = 8
+    /// Links of one lightpath, and of one over other networks twice its segments.
     public static let lightpathHops = 64
     /// Lightpaths that a controller keeps at once: each has a number, which is part of a class's and of a network's.
     public static let lightpaths = 4096

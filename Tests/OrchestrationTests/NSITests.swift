@@ -148,7 +148,9 @@ internal import TurntableCore
         let stage = try NSIStage()
         let network = "urn:ogf:network:other.test:2026"
         let text = """
-            {"nodes":{"a":{"run":["true"]},"b":{"run":["true"]}},"links":[{"name":"ab","carrier":"vlan","bitsPerSecond":1e9,"roundTripMilliseconds":1,
+            {"network":"\(network)","borders":[{"name":"out","node":"b","interface":"eth1","carrier":"vlan","bitsPerSecond":1e9,"roundTripMilliseconds":1,
+             "labels":[100,199],"peer":{"network":"urn:ogf:network:far.test:2026","border":"in"}}],
+             "nodes":{"a":{"run":["true"]},"b":{"run":["true"]}},"links":[{"name":"ab","carrier":"vlan","bitsPerSecond":1e9,"roundTripMilliseconds":1,
              "labels":[1,9],"ends":[{"node":"a","interface":"eth0"},{"node":"b","interface":"eth0"}]}]}
             """
         let path = FileManager.default.temporaryDirectory.appending(path: "turntable-nsi-\(UUID().uuidString).sqlite").path
@@ -199,6 +201,25 @@ internal import TurntableCore
             #expect(try await line.query(id) == nil)
             #expect(await controller.all().map(\.state) == [.terminated])
             #expect(try await line.reserve(other, ours(1e9)).state == .held)
+        }
+    }
+
+    /// So that an aggregator of somebody else's joins it to what lies beyond.
+    @Test func aBorderIsAnEndWithItsLabel() async throws {
+        try await withController { _, controller, line, url in
+            var request = ours(100e6, "a", "out")
+            request.ends[1] = request.ends[1].replacingOccurrences(of: "vlan=7", with: "vlan=177")
+            #expect(try await line.reserve(id, request).state == .held)
+            #expect(await controller.all().first?.hops.map(\.label) == [1, 177])
+            let message = NSIMessage(
+                correlationID: NSIMessage.newCorrelation(), requester: "r", provider: "p", body: Element("querySummarySync", in: NSI.types, []))
+            let answer = try await line.client.exchange(.POST, url, ("text/xml", message.envelope(for: NSI.providerProtocol)))
+            #expect(String(decoding: answer.body, as: UTF8.self).contains("<destSTP>\(request.ends[1])</destSTP>"))
+            // Labels that it has not, or none.
+            for ends in [ours(1e6, "a", "out").ends, ["a", "out"].map { "urn:ogf:network:other.test:2026:\($0)" }] {
+                let other = LightpathRequest(ends: ends, bitsPerSecond: 1e6, until: .now + 3600)
+                await #expect(throws: TurntableError.self) { try await line.reserve(UUID().uuidString.lowercased(), other) }
+            }
         }
     }
 

@@ -32,11 +32,11 @@ struct Client: Sendable {
     /// - Throws: a problem that the server gave as its error, or that nobody answered.
     func ask(
         _ method: HTTPMethod, _ url: String, _ body: (any Encodable)? = nil, headers: [String: String] = [:],
-        within limit: Nanoseconds = Limits.agentTime
+        within limit: Nanoseconds = Limits.agentTime, atMost most: Int = Limits.listEntries * Limits.storedBytes
     ) async throws(TurntableError) -> Answer {
         let what = "\(method.rawValue) \(url)"
         let content = try body.map { body throws(TurntableError) in (type: "application/json", data: try JSON.encode(body)) }
-        let answer = try await exchange(method, url, content, headers: headers, within: limit)
+        let answer = try await exchange(method, url, content, headers: headers, within: limit, atMost: most)
         guard answer.status < 400 else {
             guard let problem = try? JSON.decode(Problem.self, answer.body, what) else {
                 throw TurntableError(answer.status >= 500 ? .line : .protocol, what, "HTTP \(answer.status)")
@@ -49,7 +49,7 @@ struct Client: Sendable {
     /// Whatever is answered, also an error.
     func exchange(
         _ method: HTTPMethod, _ url: String, _ content: (type: String, data: Data)?, headers: [String: String] = [:],
-        within limit: Nanoseconds = Limits.agentTime
+        within limit: Nanoseconds = Limits.agentTime, atMost most: Int = Limits.listEntries * Limits.storedBytes
     ) async throws(TurntableError) -> Answer {
         var request = HTTPClientRequest(url: url)
         request.method = method
@@ -60,7 +60,7 @@ struct Client: Sendable {
         }
         do {
             let response = try await http.execute(request, timeout: .nanoseconds(limit.value))
-            let bytes = try await response.body.collect(upTo: Limits.listEntries * Limits.storedBytes)
+            let bytes = try await response.body.collect(upTo: most)
             return Answer(status: Int(response.status.code), headers: response.headers, body: Data(bytes.readableBytesView))
         } catch {
             throw TurntableError(

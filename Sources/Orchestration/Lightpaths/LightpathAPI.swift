@@ -19,62 +19,82 @@ internal import TurntableCore
 
 struct RateRequest: Codable, Sendable { var bitsPerSecond: Double }
 
+/// Who may ask, by the names in their certificates.
+struct LightpathAdmission: Sendable {
+    enum Role { case user, peer }
+    let users: Set<String>
+    /// Controllers of other networks: for segments that join theirs.
+    let peers: Set<String>
+
+    func role(_ context: Context) throws -> Role {
+        if users.contains(context.peer) { return .user }
+        if peers.contains(context.peer) { return .peer }
+        throw Problem(
+            .forbidden, "forbidden", "asking for lightpaths", "\(context.peer) may have none here",
+            remedy: "start the controller with --user \(context.peer)")
+    }
+
+    func user(_ context: Context) throws {
+        guard try role(context) == .user else {
+            throw Problem(
+                .forbidden, "forbidden", "\(context.peer)", "it is another network's controller, and may have segments that begin or end at a border here",
+                remedy: "start the controller with --user \(context.peer)")
+        }
+    }
+}
+
 struct LightpathAPI: Sendable {
     let controller: LightpathController
     let topology: Topology
-    /// Who may ask, by the names in their certificates.
-    let users: Set<String>
+    let admission: LightpathAdmission
+    /// Of a network that has a name: it may know others.
+    let paths: NetworkPaths?
 
     func routes() -> Routes {
         var routes = Routes()
         routes.add("/v1/topology", (.get, { _, context in
-            try admit(context)
+            try admission.user(context)
             return try .json(topology)
         }))
         routes.add("/v1/lightpaths", (.get, { _, context in
-            try admit(context)
+            try admission.user(context)
             return try .json(await controller.all())
         }))
         routes.add("/v1/lightpaths/:id", (.put, { request, context in
             let id = try identifier(context)
-            return try await show(try await controller.reserve(id, try await request.json(LightpathRequest.self), owner: context.peer))
-        }), (.get, { _, context in
-            try await show(try await controller.reservation(try identifier(context), of: context.peer))
-        }), (.delete, { _, context in
-            try await show(try await controller.terminate(try identifier(context), owner: context.peer))
-        }))
-        routes.add("/v1/lightpaths/:id/lease", (.put, { _, context in
-            try await show(try await controller.keep(try identifier(context), owner: context.peer))
-        }))
-        routes.add("/v1/lightpaths/:id/commitment", (.put, { _, context in
-            try await show(try await controller.commit(try identifier(context), owner: context.peer, isLeased: true))
-        }))
+            return try await perform(.reserve(try await request.json(LightpathRequest.self)), id, context)
+        }), (.get, { _, context in try await perform(.query, context) }), (.delete, { _, context in try await perform(.terminate, context) }))
+        routes.add("/v1/lightpaths/:id/lease", (.put, { _, context in try await perform(.keep, context) }))
+        routes.add("/v1/lightpaths/:id/commitment", (.put, { _, context in try await perform(.commit, context) }))
         routes.add("/v1/lightpaths/:id/dataplane", (.put, { _, context in
-            try await show(try await controller.provision(try identifier(context), owner: context.peer, isLeased: true))
-        }), (.delete, { _, context in
-            try await show(try await controller.release(try identifier(context), owner: context.peer))
-        }))
+            try await perform(.provision, context)
+        }), (.delete, { _, context in try await perform(.release, context) }))
         routes.add("/v1/lightpaths/:id/rate", (.put, { request, context in
             let id = try identifier(context)
-            let rate = try await request.json(RateRequest.self).bitsPerSecond
-            _ = try await controller.hold(id, bitsPerSecond: rate, until: nil, owner: context.peer)
-            return try await show(try await controller.commit(id, owner: context.peer, isLeased: true))
+            return try await perform(.change(bitsPerSecond: try await request.json(RateRequest.self).bitsPerSecond), id, context)
         }))
         return routes
     }
 
-    private func show(_ reservation: Reservation) async throws -> Response { try .json(await controller.path(reservation)) }
+    private func perform(_ operation: LightpathOperation, _ context: Context) async throws -> Response {
+        try await perform(operation, try identifier(context), context)
+    }
 
-    private func admit(_ context: Context) throws {
-        guard users.contains(context.peer) else {
-            throw Problem(
-                .forbidden, "forbidden", "asking for lightpaths", "\(context.peer) may have none here",
-                remedy: "start the controller with --user \(context.peer)")
+    private func perform(_ operation: LightpathOperation, _ id: String, _ context: Context) async throws -> Response {
+        let isUser = try admission.role(context) == .user
+        var operation = operation
+        if case .reserve(var request) = operation {
+            if !isUser, !request.ends.contains(where: { topology.isBorder($0) }) { try admission.user(context) }
+            // An end in this network may be named in full.
+            request.ends = request.ends.map { topology.place($0).network == topology.network ? topology.place($0).name : $0 }
+            operation = .reserve(request)
         }
+        if isUser, let paths, await paths.isMine(id, operation) { return try .json(try await paths.perform(operation, id, owner: context.peer)) }
+        return try .json(try await controller.perform(operation, id, owner: context.peer))
     }
 
     private func identifier(_ context: Context) throws -> String {
-        try admit(context)
+        _ = try admission.role(context)
         let id = try context.parameters.require("id")
         guard Admission.isIdentifier(id) else { throw Problem.notFound("lightpath \(id.prefix(80))") }
         return id

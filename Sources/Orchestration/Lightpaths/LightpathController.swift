@@ -22,6 +22,8 @@ actor LightpathController {
     private let store: any Store
     private let setup: LinkSetup
     private let log: Logger
+    /// How long a lightpath is had that nobody commits or keeps.
+    private let holdTime: Nanoseconds
     /// What was made last; nil while that is not known.
     private var made: [Reservation]?
     private var operations: Task<Void, Never>?
@@ -30,7 +32,9 @@ actor LightpathController {
     nonisolated let events: AsyncStream<Event>
     private let tell: AsyncStream<Event>.Continuation
 
-    init(topology: Topology, store: any Store, log: Logger) async throws(TurntableError) {
+    init(
+        topology: Topology, store: any Store, holdTime: Nanoseconds = Limits.lightpathHoldTime, log: Logger
+    ) async throws(TurntableError) {
         var book = LightpathBook(topology: topology)
         for entry in try await store.loadAll("lightpaths/", Reservation.self) {
             var stored = entry
@@ -40,6 +44,7 @@ actor LightpathController {
         self.book = book
         self.store = store
         self.log = log
+        self.holdTime = holdTime
         setup = LinkSetup(topology: topology)
         (woken, wake) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (events, tell) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(Limits.watchedChanges))
@@ -84,7 +89,7 @@ actor LightpathController {
         while !isMade(wanted(.now)), ContinuousClock.now < deadline, !Task.isCancelled { try? await Task.sleep(for: .milliseconds(10)) }
     }
 
-    private func lease() -> Date { .now + Limits.lightpathHoldTime.seconds }
+    private func lease() -> Date { .now + holdTime.seconds }
 
     func reserve(
         _ id: String, _ request: LightpathRequest, owner: String, requester: Reservation.Requester? = nil
@@ -146,6 +151,9 @@ actor LightpathController {
     func isActive(_ reservation: Reservation) -> Bool { made?.contains { $0.id == reservation.id && $0.setup == reservation.setup } == true }
 
     func path(_ reservation: Reservation) -> Lightpath { reservation.path(isActive: isActive(reservation), book.topology.addresses) }
+
+    /// What is free for a path over several networks.
+    func offer(_ request: Offer.Request) throws(TurntableError) -> Offer { try book.offer(request, at: .now) }
 
     // MARK: - What is set up
 

@@ -2,7 +2,6 @@
 
 internal import Foundation
 internal import Lightpaths
-internal import NIOHTTP1
 internal import TurntableCore
 
 /// Who sets a line up, and how its ends are called there.
@@ -81,25 +80,23 @@ struct ControllerLine: LightpathProvider {
     let client: Client
     let url: String
 
-    private func ask(
-        _ method: HTTPMethod, _ id: String, _ part: String = "", _ body: (any Encodable)? = nil
-    ) async throws(TurntableError) -> Lightpath {
-        try await client.ask(method, "\(url)/v1/lightpaths/\(id)\(part)", body).decoded(Lightpath.self, "a lightpath of \(url)")
+    private func perform(_ operation: LightpathOperation, _ id: String) async throws(TurntableError) -> Lightpath {
+        try await client.perform(operation, id, at: url)
     }
 
-    func reserve(_ id: String, _ request: LightpathRequest) async throws(TurntableError) -> Lightpath { try await ask(.PUT, id, "", request) }
+    func reserve(_ id: String, _ request: LightpathRequest) async throws(TurntableError) -> Lightpath { try await perform(.reserve(request), id) }
 
-    func commit(_ id: String) async throws(TurntableError) { _ = try await ask(.PUT, id, "/commitment") }
+    func commit(_ id: String) async throws(TurntableError) { _ = try await perform(.commit, id) }
 
     func provision(_ id: String) async throws(TurntableError) -> Lightpath {
-        let path = try await ask(.PUT, id, "/dataplane")
+        let path = try await perform(.provision, id)
         guard path.isActive else { throw TurntableError(.line, "lightpath \(id)", "\(url) has not set it up yet", remedy: "look at its log") }
         return path
     }
 
     func query(_ id: String) async throws(TurntableError) -> Lightpath? {
         do throws(TurntableError) {
-            let path = try await ask(.GET, id)
+            let path = try await perform(.query, id)
             return path.state == .terminated ? nil : path
         } catch {
             if error.kind == .refused { return nil }
@@ -108,15 +105,15 @@ struct ControllerLine: LightpathProvider {
     }
 
     func change(_ id: String, bitsPerSecond: Double) async throws(TurntableError) -> Lightpath {
-        try await ask(.PUT, id, "/rate", RateRequest(bitsPerSecond: bitsPerSecond))
+        try await perform(.change(bitsPerSecond: bitsPerSecond), id)
     }
 
-    func keep(_ id: String) async throws(TurntableError) { _ = try await ask(.PUT, id, "/lease") }
+    func keep(_ id: String) async throws(TurntableError) { _ = try await perform(.keep, id) }
 
-    func release(_ id: String) async throws(TurntableError) { _ = try await ask(.DELETE, id, "/dataplane") }
+    func release(_ id: String) async throws(TurntableError) { _ = try await perform(.release, id) }
 
     func terminate(_ id: String) async throws(TurntableError) {
-        do throws(TurntableError) { _ = try await ask(.DELETE, id) } catch {
+        do throws(TurntableError) { _ = try await perform(.terminate, id) } catch {
             // There is none: it was never reserved, or is forgotten.
             if error.kind != .refused { throw error }
         }

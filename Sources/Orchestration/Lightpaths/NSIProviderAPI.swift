@@ -106,8 +106,9 @@ struct NSIProviderAPI: Sendable {
                 throw NSIException(id: NSIException.missingParameter, text: "capacity, sourceSTP or destSTP is missing")
             }
             let request = LightpathRequest(
-                ends: try criteria.ends.map { try node($0) }, bitsPerSecond: Double(rate) * 1e6, from: criteria.from,
-                until: criteria.until ?? .now + Limits.lightpathWindow.seconds / 2)
+                ends: try criteria.ends.map { try end($0) }, bitsPerSecond: Double(rate) * 1e6, from: criteria.from,
+                until: criteria.until ?? .now + Limits.lightpathWindow.seconds / 2,
+                joints: criteria.ends.map { LightpathRequest.Joint(label: label($0)) })
             let requester = Reservation.Requester(
                 globalReservationID: message.body["globalReservationId"].value, description: message.body["description"].value, name: message.requester,
                 replyTo: replyTo)
@@ -127,11 +128,15 @@ struct NSIProviderAPI: Sendable {
         return response
     }
 
-    private func node(_ stp: String) throws -> String {
-        // Labels are chosen here.
+    private func end(_ stp: String) throws -> String {
         let name = stp.prefix { $0 != "?" }
         guard name.hasPrefix(network + ":") else { throw NSIException(id: NSIException.unknownSTP, text: "\(stp.prefix(200)) is not of \(network)") }
         return String(name.dropFirst(network.count + 1))
+    }
+
+    /// That of a border; others are chosen here.
+    private func label(_ stp: String) -> Int? {
+        URLComponents(string: "stp:?\(stp.drop { $0 != "?" }.dropFirst())")?.queryItems?.first { $0.name == "vlan" }?.value.flatMap { Int($0) }
     }
 
     // MARK: - What is shown
@@ -155,8 +160,13 @@ struct NSIProviderAPI: Sendable {
         let change = isHeld ? reservation.change : nil
         let criteria = NSICriteria(
             version: reservation.version + (change == nil ? 0 : 1), from: reservation.from, until: change?.until ?? reservation.until,
-            megabitsPerSecond: Int((change?.bitsPerSecond ?? reservation.bitsPerSecond) / 1e6), ends: reservation.ends.map { "\(network):\($0)" })
+            megabitsPerSecond: Int((change?.bitsPerSecond ?? reservation.bitsPerSecond) / 1e6),
+            ends: [stp(reservation.ends[0], reservation.hops.first), stp(reservation.ends[1], reservation.hops.last)])
         return children + [criteria.element]
+    }
+
+    private func stp(_ end: String, _ hop: Hop?) -> String {
+        "\(network):\(end)" + (hop.flatMap { $0.link == end ? "?vlan=\($0.label)" : nil } ?? "")
     }
 
     private func connectionStates(_ reservation: Reservation) async -> Element {
