@@ -48,7 +48,7 @@ public struct Orchestrator: Sendable {
         let store = try await Stores.open(store, domain: domain, client)
         // Two of one name are told apart.
         let name = "\(identity.names) \(UUID().uuidString.prefix(8).lowercased())"
-        let policy = try policy.map { (path) throws(TurntableError) in try Policy(file: path) }
+        let policy = try policy.map { (path) throws(TurntableError) in try StandingPolicy(file: path) }
         let authority = Authority(domain: domain, operators: operators, policy: policy, key: domainKey)
         let api = OrchestratorAPI(store: store, name: name, authority: authority, nsi: nsi)
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -58,11 +58,23 @@ public struct Orchestrator: Sendable {
                 }
             }
             group.addTask { try await Server(address: address, identity: identity, log: log).run(api.routes()) { listening($0) } }
+            if let policy { group.addTask { await reread(policy, at: HangUps.stream()) } }
             // Only the server ends by itself.
             try await group.next()
             group.cancelAll()
         }
         await client.shutDown()
+    }
+
+    private func reread(_ policy: StandingPolicy, at hangUps: AsyncStream<Void>) async {
+        for await _ in hangUps {
+            do throws(TurntableError) {
+                try policy.readAgain()
+                log.notice("the policy was read again: \(policy.inForce.digest) is in force")
+            } catch {
+                log.error("the policy stays as it was read at \(policy.inForce.read.formatted(.iso8601)): \(error)")
+            }
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+internal import Dispatch
 internal import Glibc
 internal import TurntableCore
 
@@ -28,5 +29,20 @@ public enum Signals {
         for number in numbers { unsafe sigaddset(&set, number) }
         unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
         return set
+    }
+}
+
+/// SIGHUP, for those who read their files again.
+public enum HangUps {
+    /// An element each time that it arrives; it ends the process no longer.
+    public static func stream() -> AsyncStream<Void> {
+        signal(SIGHUP, SIG_IGN)
+        // Dispatch's sources may be cancelled by any thread.
+        nonisolated(unsafe) let source = DispatchSource.makeSignalSource(signal: SIGHUP)
+        return AsyncStream(bufferingPolicy: .bufferingNewest(1)) { arrivals in
+            unsafe source.setEventHandler { arrivals.yield() }
+            arrivals.onTermination = { _ in unsafe source.cancel() }
+            unsafe source.resume()
+        }
     }
 }

@@ -4,7 +4,26 @@ import TurntableCore
 
 struct PolicyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "policy", abstract: "Ask what the domain's policy says.", subcommands: [PolicyQuestion.self])
+        commandName: "policy", abstract: "Ask what the domain's policy says.", subcommands: [PolicyQuestion.self, PolicyInForce.self, PolicyOrder.self])
+}
+
+struct PolicyInForce: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "show", abstract: "Which policy is in force: its digest, and when it was read.")
+    @OptionGroup var asking: AskingOptions
+    func run() async throws { try await asking.with { say(asking.json, try await $0.get("/v1/policy")) } }
+}
+
+struct PolicyOrder: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reload", abstract: "Have the orchestrator that answers read its policy again, as SIGHUP does; one with an error changes nothing.")
+    @OptionGroup var asking: AskingOptions
+    func run() async throws { try await asking.with { say(asking.json, try await $0.post("/v1/policy/reload", nil)) } }
+}
+
+private func say(_ json: Bool, _ policy: Value) {
+    if json { return say(policy.text) }
+    say("sha256 \(policy["digest"].text), \(policy["rules"].text) rules, read \(policy["read"].text)")
+    if let refused = policy["refused"].string { say("its file is not in force: \(refused)") }
 }
 
 struct PolicyQuestion: AsyncParsableCommand {

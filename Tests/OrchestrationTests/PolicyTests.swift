@@ -52,11 +52,18 @@ struct PolicyTests {
         #expect(try (whyDenied(ask("bob.example", "x", at: "2026-01-31T\(time):00Z")) == "allowed") == isAllowed)
     }
 
+    private func standing(_ text: String) throws -> StandingPolicy {
+        let file = FileManager.default.temporaryDirectory.appending(path: "policy-\(UUID())")
+        try text.write(to: file, atomically: true, encoding: .utf8)
+        defer { try? FileManager.default.removeItem(at: file) }
+        return try StandingPolicy(file: file.path)
+    }
+
     /// An empty policy is none that allows anything.
     @Test func anEmptyOneDeniesAll() throws {
         let question = Policy.Question(who: "a", machine: "m", source: "s", target: "t", memoryBytes: 1, time: .now)
         guard case .denied = try Policy("# nothing\n\n", named: "test").decide(question) else { return #expect(Bool(false)) }
-        let authority = Authority(domain: "d", operators: ["a"], policy: try Policy("", named: "test"))
+        let authority = Authority(domain: "d", operators: ["a"], policy: try standing(""))
         guard case .denied = authority.decide(question) else { return #expect(Bool(false)) }
         guard case .allowed = Authority(domain: "d", operators: ["a"]).decide(question) else { return #expect(Bool(false)) }
         guard case .denied = Authority(domain: "d", operators: ["b"]).decide(question) else { return #expect(Bool(false)) }

@@ -501,7 +501,8 @@ def freezing(when, data):
 
 
 def run(*command):
-    subprocess.run(command, check=True, timeout=WAIT_SECONDS, capture_output=True)
+    """What it prints."""
+    return subprocess.run(command, check=True, timeout=WAIT_SECONDS, capture_output=True, text=True).stdout
 
 
 # --- Memory

@@ -9,6 +9,7 @@ import urllib.parse
 import uuid
 from pathlib import Path
 
+import endpoints
 import lab
 
 ORCHESTRATOR = str(lab.BUILD / "turntable-orchestrator")
@@ -33,19 +34,27 @@ class Answer:
 class API:
     """An HTTPS client with a certificate, and nothing of ours in it."""
 
-    def __init__(self, url, keys):
-        self.url = urllib.parse.urlsplit(url)
+    def __init__(self, url, keys, namespace=None):
+        self.url, self.namespace = urllib.parse.urlsplit(url), namespace
         self.context = ssl.create_default_context(cafile=f"{keys}/authority.pem")
         self.context.load_cert_chain(f"{keys}/host.pem", f"{keys}/host.key")
 
     def ask(self, method, path, body=None, headers=()):
         connection = http.client.HTTPSConnection(self.url.hostname, self.url.port, context=self.context, timeout=20)
+        if self.namespace:
+            connection._create_connection = self._connect
         try:
             text = None if body is None else json.dumps(body)
             connection.request(method, path, text, {**({"content-type": "application/json"} if text else {}), **dict(headers)})
             return Answer(connection.getresponse())
         finally:
             connection.close()
+
+    def _connect(self, address, timeout, _source):
+        made = endpoints.socket_in(self.namespace, socket.AF_INET, socket.SOCK_STREAM)
+        made.settimeout(timeout)
+        made.connect(address)
+        return made
 
     def get(self, path, **options):
         return self.ask("GET", path, **options).json

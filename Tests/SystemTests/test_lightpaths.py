@@ -17,10 +17,6 @@ PATIENCE = float(os.environ.get("TURNTABLE_LINK_PATIENCE", lab.WAIT_SECONDS))
 NSI_NETWORK = "urn:ogf:network:net.test:2026"
 
 
-def out(*command):
-    return subprocess.run(command, check=True, timeout=lab.WAIT_SECONDS, capture_output=True, text=True).stdout
-
-
 def now(seconds=0):
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
 
@@ -57,10 +53,10 @@ class Network:
         """What is on the links that is no link's own."""
         found = []
         for place, namespace in self.places.items():
-            for device in json.loads(out("ip", "-n", namespace, "-j", "link", "show")):
+            for device in json.loads(lab.run("ip", "-n", namespace, "-j", "link", "show")):
                 if device["ifname"] != "lo" and not device["ifname"].startswith("to-"):
                     found.append(f"{place}: {device['ifname']}")
-            found += [f"{place}: {line}" for line in out("tc", "-n", namespace, "qdisc", "show").splitlines() if "htb" in line]
+            found += [f"{place}: {line}" for line in lab.run("tc", "-n", namespace, "qdisc", "show").splitlines() if "htb" in line]
         return found
 
     def iperf(self, place, address, *options):
@@ -101,7 +97,7 @@ class Links(SystemTest):
         self.lab.start("ip", "netns", "exec", self.network.places[place], "iperf3", "-s", "-B", address)
 
         def listens():
-            return f"{address}:5201" in out("ip", "netns", "exec", self.network.places[place], "ss", "-ltn")
+            return f"{address}:5201" in lab.run("ip", "netns", "exec", self.network.places[place], "ss", "-ltn")
         lab.wait_for("iperf3", listens)
 
     def assert_set_up(self, count):
@@ -174,7 +170,7 @@ class Links(SystemTest):
         self.controller = self.network.controller()
         lab.wait_for("its links", lambda: self.ask("GET", f"/v1/lightpaths/{name}")["isActive"])
         self.assert_set_up(5 + 4)
-        self.assertNotIn("7470:4f", out("tc", "-n", self.network.places["a"], "class", "show", "dev", "to-b"))
+        self.assertNotIn("7470:4f", lab.run("tc", "-n", self.network.places["a"], "class", "show", "dev", "to-b"))
         self.serve("c", address)
         again = self.network.iperf("a", address, "-t", "3")
         self.assertEqual(again.wait(), 0, again.transcript())

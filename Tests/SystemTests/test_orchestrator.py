@@ -1,5 +1,6 @@
 """The orchestrator: real programs, real machines, a real etcd. Whatever is killed, one machine runs and nothing stays held."""
 import base64
+import hashlib
 import http.client
 import os
 import shutil
@@ -342,6 +343,32 @@ class Granted(OrchestratorTest):
         end = self.lab.wait_migration(self.lab.migrate(api=source)["id"])
         self.assertEqual((end["state"], end["links"]["line"]), ("completed", "/v1/lines/west"), end)
         self.assert_one_at("target")
+
+
+    def test_a_policy_is_read_again(self):
+        """On SIGHUP or when an operator asks; one with an error changes nothing, and says so."""
+        policy = self.lab.directory / "policy"
+        policy.write_text("deny * move m\n")
+        one = self.lab.orchestrator(options=("--policy", policy))
+        first = self.lab.api.get("/v1/policy")
+        self.assertEqual((first["digest"], first["rules"]), (hashlib.sha256(policy.read_bytes()).hexdigest(), 1))
+        policy.write_text("deny * move m\nallow * move n\n")
+        one.signal(signal.SIGHUP)
+        now = lab.wait_for("the new policy", lambda: (now := self.lab.api.get("/v1/policy"))["rules"] == 2 and now)
+        self.assertEqual(now["digest"], hashlib.sha256(policy.read_bytes()).hexdigest())
+        policy.write_text("allow everybody everything\n")
+        one.signal(signal.SIGHUP)
+        broken = lab.wait_for("the refusal", lambda: (now := self.lab.api.get("/v1/policy")).get("refused") and now)
+        self.assertIn("line 1", broken["refused"])
+        self.assertEqual((broken["digest"], broken["read"]), (now["digest"], now["read"]))
+        one.wait_error("the policy stays as it was read at")
+        asked = self.lab.ctl("policy", "reload")
+        self.assertEqual(asked.wait(), 3, asked.transcript())
+        policy.write_text("allow * move m\n")
+        asked = self.lab.ctl("policy", "reload")
+        self.assertEqual((asked.wait(), asked.output[0].split(",")[1]), (0, " 1 rules"), asked.transcript())
+        self.assertEqual(API(f"https://127.0.0.1:{one.port}", self.lab.keys("source")).ask("POST", "/v1/policy/reload").status, 403)
+        self.assertNotIn("refused", self.lab.api.get("/v1/policy"))
 
 
 class Peered(OrchestratorTest):

@@ -25,6 +25,8 @@ struct OrchestratorAPI: Sendable {
         routes.add("/v1/vms", (.get, listVMs))
         routes.add("/v1/vms/:vm", (.get, showVM))
         let policy = PolicyAPI(api: self)
+        routes.add("/v1/policy", (.get, policy.show))
+        routes.add("/v1/policy/reload", (.post, policy.reload))
         routes.add("/v1/policy/check", (.post, policy.check))
         routes.add("/v1/grants", (.post, GrantsAPI(api: self).create))
         let migrations = MigrationsAPI(api: self)

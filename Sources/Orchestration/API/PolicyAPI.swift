@@ -3,9 +3,30 @@ internal import HTTPTypes
 internal import Hummingbird
 internal import TurntableCore
 
-/// Whether somebody may have a machine moved: asked without moving it.
+/// The policy: which is in force, and whether somebody may have a machine moved, asked without moving it.
 struct PolicyAPI: Sendable {
     let api: OrchestratorAPI
+
+    @Sendable func show(_ request: Request, _ context: Context) async throws -> Response {
+        try .json(StandingPolicyResource(try standing().inForce))
+    }
+
+    /// Reads its file again, as SIGHUP does. This orchestrator's only: each has a file of its own.
+    @Sendable func reload(_ request: Request, _ context: Context) async throws -> Response {
+        try api.demandOperator(context, "reading the policy again")
+        let policy = try standing()
+        do throws(TurntableError) { try policy.readAgain() } catch {
+            throw Problem(.conflict, "refused", error.what, error.why, remedy: "correct it; the policy stays as it was")
+        }
+        return try .json(StandingPolicyResource(policy.inForce))
+    }
+
+    private func standing() throws(Problem) -> StandingPolicy {
+        guard let policy = api.authority.policy else {
+            throw Problem(.notFound, "not-found", "the policy of \(api.domain)", "there is none: operators may have any machine moved", remedy: "serve --policy")
+        }
+        return policy
+    }
 
     private struct Body: Decodable {
         var vm: String
@@ -30,6 +51,21 @@ struct PolicyAPI: Sendable {
 extension Policy.Question {
     init(_ who: String, _ machine: String, _ vm: VMRecord, to target: String, at time: Date) {
         self.init(who: who, machine: machine, source: vm.site, target: target, memoryBytes: vm.memoryBytes, time: time)
+    }
+}
+
+struct StandingPolicyResource: Encodable, Sendable {
+    var digest: String
+    var rules: Int
+    var read: Date
+    /// Why what its file says by now is not in force.
+    var refused: String?
+
+    init(_ policy: StandingPolicy.InForce) {
+        digest = policy.digest
+        rules = policy.policy.rules.count
+        read = policy.read
+        refused = policy.refused.map { "\($0.what): \($0.why)" }
     }
 }
 

@@ -8,12 +8,12 @@ struct Authority: Sendable {
     let domain: String
     let operators: Set<String>
     /// Without one, operators may have anything moved, and nobody else.
-    var policy: Policy?
+    var policy: StandingPolicy?
     /// What it signs tokens with; without one it issues none.
     var key: Curve25519.Signing.PrivateKey?
 
     func decide(_ question: Policy.Question) -> Policy.Decision {
-        if let policy { return policy.decide(question) }
+        if let policy { return policy.inForce.policy.decide(question) }
         guard operators.contains(question.who) else { return .denied("\(question.who) is no operator of \(domain), and it has no policy") }
         return .allowed(Policy.Grant(why: "\(question.who) is an operator of \(domain)"))
     }

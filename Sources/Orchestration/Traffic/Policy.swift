@@ -123,13 +123,13 @@ extension Policy.Rule {
 // MARK: - Reading
 
 extension Policy {
-    init(file path: String) throws(TurntableError) {
+    static func text(ofFile path: String) throws(TurntableError) -> String {
         let size = (try? FileManager.default.attributesOfItem(atPath: path)[.size] as? NSNumber)?.intValue
         guard let size, size <= Limits.policyBytes, let text = try? String(contentsOfFile: path, encoding: .utf8) else {
             let why = size.map { "it has \($0) bytes, the most is \(Limits.policyBytes), or it is no text" } ?? "it is not there"
             throw TurntableError(.usage, "reading the policy \(path)", why)
         }
-        try self.init(text, named: path)
+        return text
     }
 
     init(_ text: String, named name: String) throws(TurntableError) {
