@@ -28,8 +28,8 @@ NETWORK_OF = {place: network for network, places in PLACES.items() for place in 
 
 
 class Networks:
-    def __init__(self, stage):
-        self.stage, self.controllers = stage, {}
+    def __init__(self, stage, lease=LEASE):
+        self.stage, self.lease, self.controllers = stage, lease, {}
         self.places = {place: stage.namespace() for place in NETWORK_OF}
         self.ports = {network: free_port() for network in PLACES}
         self.files = {network: {"network": urn(network), "nodes": {}, "links": [], "borders": [], "peers": []} for network in PLACES}
@@ -69,7 +69,7 @@ class Networks:
     def start(self, network):
         program = self.stage.start(
             ORCHESTRATOR, "lightpaths", self.stage.directory / f"{network}.json", "--json", "--listen", f"127.0.0.1:{self.ports[network]}",
-            "--store", self.stage.directory / f"{network}.sqlite", "--user", "third.test", "--keys", lab.keys() / network, "--lease", LEASE)
+            "--store", self.stage.directory / f"{network}.sqlite", "--user", "third.test", "--keys", lab.keys() / network, "--lease", self.lease)
         program.wait_event("listening")
         program.api = API(f"https://127.0.0.1:{self.ports[network]}", self.stage.keys("third"))
         self.controllers[network] = program
