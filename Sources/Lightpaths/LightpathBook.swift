@@ -160,10 +160,10 @@ public struct LightpathBook: Sendable {
 
     /// The labels that a request names, by border, and whether its addresses can be had.
     private func labels(_ id: String, _ request: LightpathRequest) throws(TurntableError) -> [String: Int] {
-        let joints = request.joints ?? []
-        guard joints.isEmpty || joints.count == 2 else { throw refused(id, "it has \(joints.count) joints", "name both ends' or none") }
+        let joints = request.joints ?? [.init(), .init()]
+        guard joints.count == 2 else { throw refused(id, "it has \(joints.count) joints", "name both ends' or none") }
         var labels: [String: Int] = [:]
-        for (end, joint) in zip(request.ends, joints.isEmpty ? [.init(), .init()] : joints) {
+        for (end, joint) in zip(request.ends, joints) {
             if topology.isBorder(end) {
                 guard let label = joint.label else { throw refused(id, "\(end) is a border, and no label is named", "agree on one with its peer") }
                 labels[end] = label

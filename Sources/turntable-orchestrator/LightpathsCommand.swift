@@ -15,7 +15,6 @@ struct LightpathsCommand: AsyncParsableCommand {
 
             EXAMPLES
               turntable-orchestrator lightpaths network.json --user control.example
-              turntable-orchestrator lightpaths network.json --user control.example --lease 30
               turntable-orchestrator lightpaths network.json --user control.example --nsi-network urn:ogf:network:net.example:2026
               turntable ctl line west east --rate 400mbit --controller https://net.west.example:4909 \\
                 --at amsterdam,urn:ogf:network:east.example:2026:chicago
@@ -34,7 +33,8 @@ struct LightpathsCommand: AsyncParsableCommand {
             valueName: "urn:ogf:network:…"))
     var network: String?
     @Option(
-        help: ArgumentHelp("A lightpath ends this long after its orchestrator last asked for it, or when nobody commits it.", valueName: "seconds"))
+        help: ArgumentHelp(
+            "A lightpath that nobody commits, or keeps, ends after this; an orchestrator keeps it every 30 s.", valueName: "seconds"))
     var lease = Int(Limits.lightpathHoldTime.seconds)
     @Flag(help: "Print one JSON object when requests are taken.") var json = false
     @OptionGroup var keys: KeysOption

@@ -47,6 +47,10 @@ struct NetworkTests {
         #expect(throws: TurntableError.self) { try reserve(&book, "2", ["h", "to-x"], 1e6, labels: [nil, 110]) }
         #expect(throws: TurntableError.self) { try reserve(&book, "2", ["h", "to-x"], 1e6, labels: [nil, nil]) }
         #expect(throws: TurntableError.self) { try reserve(&book, "2", ["h", "to-x"], 6e8, labels: [nil, 105]) }
+        for joints in [[], [.init(label: 105)], [.init(), .init(label: 105), .init()]] as [[LightpathRequest.Joint]] {
+            let request = LightpathRequest(ends: ["h", "to-x"], bitsPerSecond: 1e6, from: at(0), until: at(100), joints: joints)
+            #expect(throws: TurntableError.self) { try book.reserve("2", request, owner: "x", lease: at(120), at: at(0)) }
+        }
         // From border to border, and what is set up for it: one interface a border, and a bridge.
         let across = try reserve(&book, "2", ["to-y", "to-x"], 3e8, labels: [104, 105])
         let ports = LinkSetup(topology: book.topology).ports([across])

@@ -1,4 +1,6 @@
 """Lightpaths over several networks on real links: each network has a controller of its own, and knows the others by what they say of themselves."""
+import contextlib
+import http.client
 import json
 import random
 import shutil
@@ -12,7 +14,6 @@ from orchestra import API, ORCHESTRATOR, Stage, free_port, identifier
 from test_lightpaths import now, out, rates
 
 CAPACITY = 200e6
-LEASE = 4
 #          wg ══ m ══ eg          west ══ middle ══ east, in 14 ms
 #     w ── wg ══ s ══ eg ── e     west ══ south  ══ east, in 34 ms
 PLACES = {"west": ("w", "wg"), "middle": ("m",), "south": ("s",), "east": ("eg", "e")}
@@ -28,8 +29,8 @@ NETWORK_OF = {place: network for network, places in PLACES.items() for place in 
 
 
 class Networks:
-    def __init__(self, stage):
-        self.stage, self.controllers = stage, {}
+    def __init__(self, stage, lease):
+        self.stage, self.lease, self.controllers = stage, lease, {}
         self.places = {place: stage.namespace() for place in NETWORK_OF}
         self.ports = {network: free_port() for network in PLACES}
         self.files = {network: {"network": urn(network), "nodes": {}, "links": [], "borders": [], "peers": []} for network in PLACES}
@@ -69,7 +70,7 @@ class Networks:
     def start(self, network):
         program = self.stage.start(
             ORCHESTRATOR, "lightpaths", self.stage.directory / f"{network}.json", "--json", "--listen", f"127.0.0.1:{self.ports[network]}",
-            "--store", self.stage.directory / f"{network}.sqlite", "--user", "third.test", "--keys", lab.keys() / network, "--lease", LEASE)
+            "--store", self.stage.directory / f"{network}.sqlite", "--user", "third.test", "--keys", lab.keys() / network, "--lease", self.lease)
         program.wait_event("listening")
         program.api = API(f"https://127.0.0.1:{self.ports[network]}", self.stage.keys("third"))
         self.controllers[network] = program
@@ -93,12 +94,14 @@ class Networks:
         return [(network, each["id"]) for network, book in books.items() for each in book if each["state"] != "terminated"]
 
 
-@unittest.skipUnless(shutil.which("iperf3"), "there is no iperf3 (apt-get install iperf3)")
-class Paths(SystemTest):
+class NetworksTest(SystemTest):
+    # Seconds: longer than a test goes without keeping what it has.
+    lease = 60
+
     def setUp(self):
         self.lab = Stage()
         self.addCleanup(self._close)
-        self.networks = Networks(self.lab)
+        self.networks = Networks(self.lab, self.lease)
         for network in PLACES:
             self.wait_known(network)
 
@@ -133,21 +136,6 @@ class Paths(SystemTest):
         path = next(each for each in self.ask("GET", "/v1/network-paths") if each["id"] == name)
         return [segment["leg"]["network"].split(":")[3].split(".")[0] for segment in path["segments"]]
 
-    def keeping(self, *names):
-        """Keeps paths until the test ends, as an orchestrator does."""
-        over = threading.Event()
-        self.addCleanup(over.set)
-
-        def keep():
-            while not over.wait(0.5):
-                for name in names:
-                    try:
-                        self.answer("PUT", f"/v1/lightpaths/{name}/lease")
-                    except OSError:
-                        pass
-        threading.Thread(target=keep, daemon=True).start()
-        return over
-
     def iperf(self, place, address, *options):
         return self.lab.start("ip", "netns", "exec", self.networks.places[place], "iperf3", "-c", address, "--json", *options)
 
@@ -162,12 +150,14 @@ class Paths(SystemTest):
     def assert_rate(self, measured, reserved):
         self.assertTrue(0.94 < measured / reserved < 1.02, f"{measured / 1e6:.1f} Mb/s of {reserved / 1e6:.0f}")
 
+
+@unittest.skipUnless(shutil.which("iperf3"), "there is no iperf3 (apt-get install iperf3)")
+class Paths(NetworksTest):
     def test_what_is_reserved_is_what_there_is(self):
         """Three networks make one path of the reserved rate, beside traffic that takes all that it gets at a border; and of another rate."""
         name, path = self.path(CAPACITY / 4)
         self.assertEqual((path["state"], path["bitsPerSecond"], path["roundTripMilliseconds"]), ("provisioned", CAPACITY / 4, 14))
         self.assertEqual(self.way(name), ["west", "middle", "east"])
-        self.keeping(name)
         near, far = path["addresses"]
         self.serve("e", far)
         border = next(each for each in self.networks.files["west"]["borders"] if each["name"] == "to-middle")["peer"]["address"]
@@ -195,9 +185,8 @@ class Paths(SystemTest):
 
     def test_there_is_another_way(self):
         """A border without room is gone round, the other way has all of it too, and then there is none."""
-        first, path = self.path(CAPACITY * 0.8)
-        second, other = self.path(CAPACITY * 0.1)
-        over = self.keeping(first, second)
+        first, _ = self.path(CAPACITY * 0.8)
+        second, _ = self.path(CAPACITY * 0.1)
         self.assertEqual((self.way(first), self.way(second)), (["west", "middle", "east"],) * 2)
         # What is left on w's own link is less than this.
         self.assertIn("are the most that is free", self.ask("PUT", f"/v1/lightpaths/{identifier()}", self.request(CAPACITY * 0.5), status=409)["detail"])
@@ -213,18 +202,20 @@ class Paths(SystemTest):
         again = self.iperf("w", path["addresses"][1], "-t", "3")
         self.assertEqual(again.wait(), 0, again.transcript())
         self.assert_rate(rates(again)[0], CAPACITY * 0.5)
-        # Backwards as well; nothing here is kept, and so it ends.
+        # Backwards as well.
         backwards = identifier()
         self.ask("PUT", f"/v1/lightpaths/{backwards}", self.request(CAPACITY * 0.1, (f"{urn('east')}:e", f"{urn('west')}:w")))
         self.assertEqual(self.way(backwards), ["east", "middle", "west"])
-        over.set()
+        for each in (second, third, backwards):
+            self.ask("DELETE", f"/v1/lightpaths/{each}")
+        self.answer("DELETE", f"/v1/lightpaths/{name}", network="middle")
         self.assert_bare()
 
     def test_a_controller_is_killed(self):
         """What it set up stays while it is away; others are led round it; and it goes on with its segment when it is back."""
         name, path = self.path(CAPACITY / 4)
         self.lab.kill(self.networks.controllers["middle"])
-        other, way = self.path(CAPACITY / 4)
+        other, _ = self.path(CAPACITY / 4)
         self.assertEqual(self.way(other), ["west", "south", "east"])
         self.assertTrue(self.ask("GET", f"/v1/lightpaths/{name}")["isActive"])
         self.assertEqual(self.answer("PUT", f"/v1/lightpaths/{name}/lease").status, 503)
@@ -232,49 +223,11 @@ class Paths(SystemTest):
         self.ask("PUT", f"/v1/lightpaths/{name}/lease")
         self.serve("e", path["addresses"][1])
         over = self.iperf("w", path["addresses"][1], "-t", "2")
-        self.keeping(name)
         self.assertEqual(over.wait(), 0, over.transcript())
         self.assert_rate(rates(over)[0], CAPACITY / 4)
-        # It is away for longer than its lease: the path is over, everywhere.
-        self.lab.kill(self.networks.controllers["middle"])
-        time.sleep(LEASE + 1)
-        self.networks.start("middle")
-        lab.wait_for("its end", lambda: self.ask("GET", f"/v1/lightpaths/{name}")["state"] == "terminated")
+        for each in (name, other):
+            self.ask("DELETE", f"/v1/lightpaths/{each}")
         self.assert_bare()
-
-    def test_nothing_is_left_whoever_is_killed_when(self):
-        """After each step, and at any moment within one, either controller is killed: nothing is left after the lease."""
-        generator = random.Random(seed := random.randrange(1 << 30))
-        for victim in ("west", "middle"):
-            for step, part in enumerate(("", "/commitment", "/dataplane")):
-                for is_within in (False, True):
-                    with self.subTest(f"seed {seed}: {victim} at {part or 'reserve'}, within {is_within}"):
-                        name = identifier()
-                        parts = ("", "/commitment", "/dataplane")[:step + 1]
-                        for each in parts[:-1]:
-                            self.ask("PUT", f"/v1/lightpaths/{name}{each}", self.request(CAPACITY / 4) if not each else None)
-                        last = threading.Thread(target=self.attempt, args=(name, parts[-1]))
-                        last.start()
-                        if is_within:
-                            time.sleep(generator.uniform(0, 0.1))
-                        else:
-                            last.join()
-                        self.lab.kill(self.networks.controllers[victim])
-                        last.join()
-                        # Nobody tells the others: their leases end what they have.
-                        self.assert_bare(without=victim)
-                        self.networks.start(victim)
-                        self.wait_known("west")
-                        self.assert_bare()
-
-    def attempt(self, name, part):
-        try:
-            self.answer("PUT", f"/v1/lightpaths/{name}{part}", None if part else self.request(CAPACITY / 4))
-        except (OSError, ValueError):
-            pass
-        except Exception as error:  # The connection broke within the answer.
-            if "http.client" not in type(error).__module__:
-                raise
 
     def test_many_at_once(self):
         """From both ends at the same time, for all that there is: each gets its path, whoever is faster with a label."""
@@ -282,7 +235,7 @@ class Paths(SystemTest):
 
         def attempt(network, ends):
             name = identifier()
-            answers[name] = self.answer("PUT", f"/v1/lightpaths/{name}", self.request(CAPACITY / 8, ends), network)
+            answers[name] = network, self.answer("PUT", f"/v1/lightpaths/{name}", self.request(CAPACITY / 8, ends), network)
 
         ways = ("west", ("w", f"{urn('east')}:e")), ("east", ("e", f"{urn('west')}:w"))
         threads = [threading.Thread(target=attempt, args=ways[number % 2]) for number in range(8)]
@@ -290,10 +243,12 @@ class Paths(SystemTest):
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual([(answer.status, answer.body) for answer in answers.values() if answer.status != 200], [])
-        self.assertEqual({answer.json["bitsPerSecond"] for answer in answers.values()}, {CAPACITY / 8})
+        self.assertEqual([(answer.status, answer.body) for _, answer in answers.values() if answer.status != 200], [])
+        self.assertEqual({answer.json["bitsPerSecond"] for _, answer in answers.values()}, {CAPACITY / 8})
         # Nothing more: the links of w and e are full.
         self.ask("PUT", f"/v1/lightpaths/{identifier()}", self.request(1e6), status=409)
+        for name, (network, _) in answers.items():
+            self.assertEqual(self.answer("DELETE", f"/v1/lightpaths/{name}", network=network).status, 200)
         self.assert_bare()
 
     def test_contradictions_are_shown(self):
@@ -322,6 +277,53 @@ class Paths(SystemTest):
         self.assertEqual(stranger.ask("GET", "/v1/network").status, 403)
         self.assertEqual(self.answer("PUT", f"/v1/lightpaths/{identifier()}", self.request(1e6, ("x", f"{urn('east')}:e"))).status, 409)
         self.assertEqual(self.answer("PUT", f"/v1/lightpaths/{identifier()}", self.request(1e6, ("w", f"{urn('north')}:e"))).status, 409)
+
+
+class Leases(NetworksTest):
+    """What nobody keeps, and what is left by whoever was killed."""
+    lease = 6
+
+    def test_nothing_is_left_whoever_is_killed_when(self):
+        """After each step, and at any moment within one, either controller is killed: nothing is left after the lease."""
+        generator = random.Random(seed := random.randrange(1 << 30))
+        for victim in ("west", "middle"):
+            for step, part in enumerate(("", "/commitment", "/dataplane")):
+                for is_within in (False, True):
+                    with self.subTest(f"seed {seed}: {victim} at {part or 'reserve'}, within {is_within}"):
+                        name = identifier()
+                        parts = ("", "/commitment", "/dataplane")[:step + 1]
+                        for each in parts[:-1]:
+                            self.ask("PUT", f"/v1/lightpaths/{name}{each}", self.request(CAPACITY / 4) if not each else None)
+                        last = threading.Thread(target=self.attempt, args=(name, parts[-1]))
+                        last.start()
+                        if is_within:
+                            time.sleep(generator.uniform(0, 0.1))
+                        else:
+                            last.join()
+                        self.lab.kill(self.networks.controllers[victim])
+                        last.join()
+                        # Nobody tells the others: their leases end what they have.
+                        self.assert_bare(without=victim)
+                        self.networks.start(victim)
+                        self.wait_known("west")
+                        self.assert_bare()
+
+    def attempt(self, name, part):
+        # Whoever is asked may be killed before, within or after the answer.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self.answer("PUT", f"/v1/lightpaths/{name}{part}", None if part else self.request(CAPACITY / 4))
+
+    def test_a_controller_is_away_for_longer_than_its_lease(self):
+        """The path is over, everywhere, also where it was kept."""
+        name, _ = self.path(CAPACITY / 4)
+        self.lab.kill(self.networks.controllers["middle"])
+        deadline = time.monotonic() + self.lease + 1
+        while time.monotonic() < deadline:
+            self.answer("PUT", f"/v1/lightpaths/{name}/lease")
+            time.sleep(0.5)
+        self.networks.start("middle")
+        lab.wait_for("its end", lambda: self.ask("GET", f"/v1/lightpaths/{name}")["state"] == "terminated")
+        self.assert_bare()
 
 
 if __name__ == "__main__":

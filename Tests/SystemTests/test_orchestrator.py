@@ -17,6 +17,7 @@ import tokens
 from case import SystemTest
 from orchestra import API, ORCHESTRATOR, Etcd, Stage, free_port, identifier
 from test_lightpaths import NSI_NETWORK, Network
+from test_networks import Networks, urn
 
 
 # A guest that is being copied for a second and a half on a line of 24 Mb/s, and tells every four seconds that it works.
@@ -567,8 +568,14 @@ class Lightpaths(OrchestratorTest):
     """A line that a provider sets up for each migration; whatever is killed, nothing of it remains."""
 
     def begin_with(self, kind, rate=400e6, **details):
-        self.network = Network(self.lab)
-        self.controller = self.network.controller()
+        if kind == "networks":
+            self.network = Networks(self.lab, lease=120)
+            self.controller = self.network.controllers["west"]
+            self.controller.port = self.network.ports["west"]
+            lab.wait_for("the networks to know each other", lambda: not any(self.network.faults(each) for each in self.network.controllers))
+        else:
+            self.network = Network(self.lab)
+            self.controller = self.network.controller()
         url = f"https://127.0.0.1:{self.controller.port}"
         port = free_port()
         if kind == "nsi":
@@ -576,7 +583,7 @@ class Lightpaths(OrchestratorTest):
             provider = {"kind": "nsi", "url": url + "/v1/nsi", "nsa": f"{NSI_NETWORK}:nsa", "ends": [f"{NSI_NETWORK}:a", f"{NSI_NETWORK}:c"]}
         else:
             self.lab.orchestrator()
-            provider = {"kind": "controller", "url": url, "ends": ["a", "c"]}
+            provider = {"kind": "controller", "url": url, "ends": ["w", f"{urn('east')}:e"] if kind == "networks" else ["a", "c"]}
         self.lab.sites()
         self.machine = self.start_machine(**details)
         self.lab.wait_vm("source")
@@ -584,19 +591,22 @@ class Lightpaths(OrchestratorTest):
         self.assertEqual(answer.status, 201, answer.body)
 
     def paths(self):
+        if isinstance(self.network, Networks):
+            known = [(path["request"]["ends"], self.controller.api.get(f"/v1/lightpaths/{path['id']}")) for path in self.controller.api.get("/v1/network-paths")]
+            return [(path["state"], ends, path["bitsPerSecond"]) for ends, path in known]
         return [(path["state"], path["ends"], path["bitsPerSecond"]) for path in self.controller.api.get("/v1/lightpaths")]
 
     def assert_given_back(self):
         self.assertEqual({state for state, *_ in self.paths()}, {"terminated"})
         self.assertEqual(self.network.remains(), [])
 
-    def there_and_back(self, kind):
+    def there_and_back(self, kind, ends=("a", "c"), interfaces=5):
         self.begin_with(kind, 24e6, append=SLOW)
-        for here, there, ends in (("source", "target", ["a", "c"]), ("target", "source", ["c", "a"])):
+        for here, there, ends in (("source", "target", list(ends)), ("target", "source", list(reversed(ends)))):
             name = self.lab.migrate(there)["id"]
             self.lab.wait_migration(name, lambda m: m.get("progress", {}).get("phase") == "copying")
             self.assertIn(("provisioned", ends, 24e6), self.paths())
-            self.assertEqual(len([line for line in self.network.remains() if "tt" in line]), 5)
+            self.assertEqual(len([line for line in self.network.remains() if "tt" in line]), interfaces)
             end = self.lab.wait_migration(name)
             self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 24e6), end)
             self.assert_given_back()
@@ -609,6 +619,11 @@ class Lightpaths(OrchestratorTest):
 
     def test_nsi(self):
         self.there_and_back("nsi")
+
+    def test_several_networks(self):
+        """The line is a path over three networks, of which only the first is asked for it."""
+        self.there_and_back("networks", ("w", f"{urn('east')}:e"), 11)
+        self.assertEqual(self.network.reserved(), [])
 
     def kill_at(self, kind, instants):
         self.begin_with(kind)

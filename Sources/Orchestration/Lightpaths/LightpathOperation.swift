@@ -29,7 +29,7 @@ extension Client {
     /// Asks a controller.
     func perform(_ operation: LightpathOperation, _ id: String, at url: String) async throws(TurntableError) -> Lightpath {
         let message = operation.message
-        return try await ask(message.method, "\(url)/v1/lightpaths/\(id)\(message.part)", message.body)
+        return try await ask(message.method, "\(url)/v1/lightpaths/\(id)\(message.part)", message.body, atMost: Limits.storedBytes)
             .decoded(Lightpath.self, "a lightpath of \(url)")
     }
 }

@@ -270,7 +270,9 @@ actor NetworkPaths {
     }
 
     private func isOver(_ path: NetworkPath) async -> Bool {
-        guard path.isReserved, path.ended == nil, let mine = mine(path) else { return false }
+        guard path.isReserved, path.ended == nil else { return false }
+        // None, if this network has another name now.
+        guard let mine = mine(path) else { return true }
         let known = try? await controller.reservation(mine.id, of: own)
         return known.map { $0.state == .terminated } ?? true
     }
