@@ -9,8 +9,8 @@
 //
 // The elements are in the order in which the connection reaches them. Each goes on to the next, that is host:port, and passes the pass on; the
 // last goes on to the target and leaves it out: the target sees nothing of it. The key is one for all of them and new for each connection; it is
-// sealed to each (Protection/LinkKey.swift). Each answers to the one before it: once the connection goes on to the target, or with why it does not. On a data stream,
-// on which the target says nothing, an element that stops it says why in the same way.
+// sealed to each (Protection/LinkKey.swift). Each answers to the one before it: once the connection goes on to the target, or with why it does
+// not. On a data stream, on which the target says nothing, an element that stops it says why in the same way.
 //
 //   answer = magic "TTLA" u32 | verdict u8 | reason (u32 count, text)
 
