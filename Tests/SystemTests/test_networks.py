@@ -11,7 +11,7 @@ import unittest
 import lab
 from case import SystemTest
 from orchestra import API, ORCHESTRATOR, Stage, free_port, identifier
-from test_lightpaths import now, out, rates
+from test_lightpaths import now, rates
 
 CAPACITY = 200e6
 #          wg ══ m ══ eg          west ══ middle ══ east, in 14 ms
@@ -83,9 +83,9 @@ class Networks:
     def remains(self, without=None):
         found = []
         for place, namespace in ((place, name) for place, name in self.places.items() if NETWORK_OF[place] != without):
-            names = [device["ifname"] for device in json.loads(out("ip", "-n", namespace, "-j", "link", "show"))]
+            names = [device["ifname"] for device in json.loads(lab.run("ip", "-n", namespace, "-j", "link", "show"))]
             found += [f"{place}: {name}" for name in names if name != "lo" and not name.startswith("to-")]
-            found += [f"{place}: {line}" for line in out("tc", "-n", namespace, "qdisc", "show").splitlines() if "htb" in line]
+            found += [f"{place}: {line}" for line in lab.run("tc", "-n", namespace, "qdisc", "show").splitlines() if "htb" in line]
         return found
 
     def reserved(self, without=None):
@@ -141,7 +141,7 @@ class NetworksTest(SystemTest):
 
     def serve(self, place, address):
         self.lab.start("ip", "netns", "exec", self.networks.places[place], "iperf3", "-s", "-B", address)
-        lab.wait_for("iperf3", lambda: f"{address}:5201" in out("ip", "netns", "exec", self.networks.places[place], "ss", "-ltn"))
+        lab.wait_for("iperf3", lambda: f"{address}:5201" in lab.run("ip", "netns", "exec", self.networks.places[place], "ss", "-ltn"))
 
     def assert_bare(self, without=None):
         lab.wait_for("no network to have anything", lambda: self.networks.reserved(without) == [])
