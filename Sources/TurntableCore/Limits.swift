@@ -165,7 +165,8 @@ public enum Limits {
     /// Body of one record of libxc's stream, and pages in one: what libxc itself allows and makes.
     public static let libxcRecordBytes = 128 << 20
     public static let libxcPages = 1024
-    /// Stripes of pages on their way that each end of a data stream holds for a PV domain. A record's pages take part of five at most.
+    /// Stripes of pages on their way that each end holds for a PV domain, and as many more as make it as many for each data stream. A record's
+    /// pages take part of five at most. What waits here when the guest is suspended goes before its last pages, so it is not more.
     public static let libxcStripes = 8
 
     /// Words of a program that one host runs for another.

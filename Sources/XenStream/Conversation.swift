@@ -54,8 +54,9 @@ final class Course: Sendable {
     /// Nothing that happens from now on is a failure; false if something was before.
     func finish() -> Bool {
         state.update { state in
-            if state.failure == nil { state.isDone = true }
-            return state.isDone
+            guard state.failure == nil else { return false }
+            (state.isDone, state.endings) = (true, [])
+            return true
         }
     }
 

@@ -30,12 +30,15 @@ internal import WireFormat
 
     init(streams: Int) {
         self.streams = streams
-        let pages = streams * Limits.libxcStripes * Limits.stripePages
+        let pages = Self.stripes(for: streams) * Limits.stripePages
         layout = MemoryLayoutTable(regionPages: [pages], streams: streams)
         regions = [MemoryRegion(name: "window", pages: PageCount(pages))]
         memory = AlignedBuffer(bytes: pages * pageBytes)
         state = Monitor(State(filled: [Int](repeating: 0, count: streams), emptied: [Int](repeating: 0, count: streams)))
     }
+
+    /// As many for each stream, so that the same stream always has the same ones.
+    static func stripes(for streams: Int) -> Int { (Limits.libxcStripes + streams - 1) / streams * streams }
 
     // MARK: - Where pages lie
 

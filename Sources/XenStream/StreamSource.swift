@@ -47,9 +47,10 @@ public final class StreamSource: Sendable {
             try? control.send(.abort("\(error)"))
             control.shutDown()
         }
+        // Nothing may be said before it, also not that this end is there.
+        try control.send(.program(.start(request.words)))
         let pulse = Pulse(control)
         defer { pulse.end() }
-        try control.send(.program(.start(request.words)))
         let hearing = course.start("tt-control") { [self] () throws(TurntableError) in try hear(pulse) }
         defer { hearing.join() }
         var threads: [WorkerThread] = []

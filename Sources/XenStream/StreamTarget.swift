@@ -21,7 +21,8 @@ public final class StreamTarget: Sendable {
         var request: StreamRequest?
         /// Data streams that came, whoever's they are.
         var receivers: [(receiver: any FrameReceiver, preface: Preface)] = []
-        var conversation: WorkerThread?
+        /// Somebody listens to the source.
+        var isHearing = false
 
         /// All data streams of the source, in order; nil if some have not come.
         var streams: [any FrameReceiver]? {
@@ -60,12 +61,8 @@ public final class StreamTarget: Sendable {
 
     /// After ``run(_:)``: returns when the source has heard how it went and left.
     public func end() {
-        let (control, conversation) = arrived.update { state in
-            defer { state.conversation = nil }
-            return (state.control, state.conversation)
-        }
-        if course.failure != nil { control?.shutDown() }
-        conversation?.join()
+        if course.failure != nil { arrived.read { $0.control }?.shutDown() }
+        _ = arrived.wait(atMost: .forever) { $0.isHearing ? nil : true }
     }
 
     private func take(_ transport: any TargetTransport) throws(TurntableError) {
@@ -127,7 +124,7 @@ public final class StreamTarget: Sendable {
 
     /// On a thread of its own, so that a silent stranger holds nobody up.
     private func listen(_ control: any ControlChannel) {
-        let thread = WorkerThread("tt-control") { [self] in
+        _ = WorkerThread("tt-control") { [self] in
             guard isSource(control) else {
                 try? control.send(.abort("no greeting of this host is meant by that"))
                 return control.shutDown()
@@ -139,8 +136,8 @@ public final class StreamTarget: Sendable {
             }
             do throws(TurntableError) { try hear(control) } catch { course.fail(error) }
             control.shutDown()
+            arrived.update { $0.isHearing = false }
         }
-        arrived.update { if $0.control == nil { $0.conversation = thread } }
     }
 
     private func isSource(_ control: any ControlChannel) -> Bool {
@@ -149,7 +146,7 @@ public final class StreamTarget: Sendable {
         else { return false }
         return arrived.update { state in
             guard state.control == nil else { return false }
-            (state.control, state.request) = (control, request)
+            (state.control, state.request, state.isHearing) = (control, request, true)
             return true
         }
     }

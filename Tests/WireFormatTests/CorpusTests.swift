@@ -53,6 +53,33 @@ struct CorpusTests {
         #expect(passes == 2 && answers == 2)
     }
 
+    @Test func greetingsAndOutlines() throws {
+        var greetings: [Bool] = [], pages = 0, ends = 0
+        for (name, bytes) in try corpus("Libxc") {
+            if let (greeting, end) = try StreamGreeting.find(in: bytes) {
+                greetings.append(greeting.isPV)
+                #expect(bytes.prefix(end).suffix(greeting.encoded().count).elementsEqual(greeting.encoded()), "\(name)")
+                continue
+            }
+            try LibxcHeaders.check(Array(bytes.prefix(LibxcHeaders.bytes)))
+            var reader = MessageReader(Array(bytes.dropFirst(LibxcHeaders.bytes)))
+            while let head = try? reader.read(raw: LibxcRecord.headBytes), let record = try? LibxcRecord(decoding: head) {
+                #expect(record.encoded() == head, "\(name)")
+                ends += record.isEnd ? 1 : 0
+                guard record.isPages else {
+                    _ = try reader.read(raw: record.paddedBytes)
+                    continue
+                }
+                let count = try reader.read(raw: LibxcPageList.headBytes)
+                let listed = count + (try reader.read(raw: try LibxcPageList.entriesBytes(after: count)))
+                guard let list = try? LibxcPageList(decoding: listed, of: record, isOutline: true) else { break }
+                #expect(list.encoded(isOutline: true) == listed, "\(name)")
+                pages += list.pageCount
+            }
+        }
+        #expect(greetings == [true, false] && pages == 3 + 9 + 2 && ends == 4)
+    }
+
     @Test func controlMessages() throws {
         var kinds: Set<UInt16> = []
         for (name, bytes) in try corpus("Control") {
