@@ -200,6 +200,8 @@ public enum Limits {
     /// How often a master looks for what need not be kept.
     public static let pruneTime = Nanoseconds.seconds(3600)
     /// Migrations of one domain that are under way at once.
+    /// What a migration used is kept this long.
+    public static let accountKeepTime = Nanoseconds.seconds(3 * 365 * 24 * 3600)
     public static let activeMigrations = 1000
     /// Evacuations of one domain that are under way at once, and machines of one that move at once.
     public static let activeEvacuations = 100
@@ -207,6 +209,8 @@ public enum Limits {
 
     /// Sites of one endpoint, endpoints of one gateway, and keepers that an endpoint is announced to.
     public static let endpointSites = 64
+    /// An evacuation of which nothing is heard looks again after this.
+    public static let evacuationPulseTime = Nanoseconds.seconds(10)
     public static let endpoints = 4096
     public static let endpointKeepers = 16
     /// When a target says that it has a machine, counted from the first time. Nothing is answered, so it says it more than once.

@@ -2,6 +2,7 @@
 import base64
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -171,6 +172,39 @@ class Moving(OrchestratorTest):
         self.assertEqual((end["state"], end["problem"]["type"]), ("cancelled", "urn:turntable:problem:cancelled"), end)
         self.assert_one_at("source")
         self.assertEqual(self.lab.ctl("cancel", first["id"]).wait(), 0)
+
+    def test_what_was_used_is_accounted_for(self):
+        """One account for each migration, though the orchestrator is killed while it writes the end; and the sums."""
+        self.begin()
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 200e6, "roundTripMilliseconds": 1})
+        refused = self.lab.wait_migration(self.lab.migrate(bitsPerSecond=300e6)["id"])
+        self.assertEqual(refused["state"], "failed", refused)
+        began = time.time()
+        self.freeze_and_kill('"state":"completed"', "target")
+        moved = self.lab.wait_migration(self.name)
+        self.assertEqual(moved["state"], "completed", moved)
+        items = self.lab.api.get("/v1/accounting")["items"]
+        self.assertEqual([(each["migration"], each["outcome"]) for each in items], [(refused["id"], "failed"), (moved["id"], "completed")])
+        self.assertEqual((items[0]["bytesOnWire"], items[0]["lineSeconds"], items[0].get("line")), (0, 0, None))
+        account = items[1]
+        self.assertEqual([account[name] for name in ("requestedBy", "vm", "source", "target", "line", "ended", "diskBytes")],
+                         ["third.test", "m", "source", "target", "west", moved["ended"], 0])
+        self.assertEqual(account["bytesOnWire"], moved["report"]["bytesOnWire"])
+        self.assertTrue(0 <= account["lineSeconds"] <= time.time() - began + 1, account)
+        # Page by page, and some of them.
+        first = self.lab.api.get("/v1/accounting?limit=1")
+        self.assertEqual(first["items"] + self.lab.api.get(first["next"])["items"], items)
+        for query, count in (("by=third.test", 2), ("by=source.test", 0), (f"since={moved['ended']}&by=third.test", 1), ("until=2020-01-01T00:00:00Z", 0)):
+            found = [each for each in self.lab.api.get(f"/v1/accounting?{query}")["items"] if each["ended"] != refused["ended"] or "since" not in query]
+            self.assertEqual(len(found), count, query)
+        self.assertEqual(self.lab.api.ask("GET", "/v1/accounting?since=yesterday").status, 400)
+        asked = self.lab.ctl("accounting", "--json")
+        self.assertEqual(asked.wait(), 0, asked.transcript())
+        totals = json.loads(asked.output[0])["totals"]
+        self.assertEqual({each.get("line"): (each["migrations"], each["bytesOnWire"]) for each in totals}, {None: (1, 0), "west": (1, account["bytesOnWire"])})
+        asked = self.lab.ctl("accounting", "--since", moved["ended"])
+        self.assertEqual(asked.wait(), 0, asked.transcript())
+        self.assertIn("BYTES ON WIRE", asked.output[0])
 
     def test_at_its_time(self):
         self.begin()
