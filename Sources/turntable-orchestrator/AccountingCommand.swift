@@ -29,7 +29,8 @@ struct AccountingQuestion: AsyncParsableCommand {
             let columns = ["ended", "requestedBy", "vm", "source", "target", "line", "outcome"] + Self.sums
             say(table([["ENDED", "ASKED BY", "VM", "FROM", "TO", "LINE", "OUTCOME"] + Self.headings] + items.map { item in columns.map { item[$0].text } }))
             say("")
-            say(table([["ASKED BY", "LINE", "MIGRATIONS"] + Self.headings] + totals.map { sum in (["requestedBy", "line", "migrations"] + Self.sums).map { sum[$0].text } }))
+            let summed = ["requestedBy", "line", "migrations"] + Self.sums
+            say(table([["ASKED BY", "LINE", "MIGRATIONS"] + Self.headings] + totals.map { sum in summed.map { sum[$0].text } }))
         }
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import lab
 import tokens
 from case import SystemTest
-from orchestra import API, ORCHESTRATOR, Etcd, Stage, free_port, identifier
+from orchestra import API, Answer, ORCHESTRATOR, Etcd, Stage, free_port, identifier
 from test_lightpaths import NSI_NETWORK, Network
 
 
@@ -374,6 +374,43 @@ class Granted(OrchestratorTest):
         self.assertEqual((asked.wait(), asked.output[0].split(",")[1]), (0, " 1 rules"), asked.transcript())
         self.assertEqual(API(f"https://127.0.0.1:{one.port}", self.lab.keys("source")).ask("POST", "/v1/policy/reload").status, 403)
         self.assertNotIn("refused", self.lab.api.get("/v1/policy"))
+
+
+    def test_web_clients_show_a_token_and_no_certificate(self):
+        """At a listener of their own, which offers what they may ask; the other one demands a certificate as before."""
+        self.trusting(options=("--web", "127.0.0.1:0"))
+        address = self.lab.orchestrators["one"].wait_event("listening for Web clients")["address"]
+        context = ssl.create_default_context(cafile=self.lab.keys("third") / "authority.pem")
+
+        def ask(token, method="GET", path="/v1/vms/m", body=None):
+            connection = http.client.HTTPSConnection(address, context=context, timeout=20)
+            headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            return Answer(connection.getresponse())
+
+        def issue(*options, key="domain", domain="lab", client="third.test"):
+            issued = self.lab.turntable(
+                "token", "web", "--domain", domain, "--domain-key", self.lab.directory / key / "domain.key", "--client", client, "--valid", "1h", *options)
+            self.assertEqual(issued.wait(), 0, issued.transcript())
+            return issued.output[0]
+
+        reader, mover = issue(), issue("--scope", "move")
+        for bad, words in ((None, "none is shown"), ("x.y.z", "it is no token"), (issue(key="other"), "its signature"), (issue(domain="other"), "other issued it")):
+            answer = ask(bad)
+            self.assertEqual((answer.status, answer.headers["WWW-Authenticate"]), (401, "Bearer"), answer.body)
+            self.assertIn(words, answer.json["detail"])
+        self.assertEqual(ask(reader).json["rightToRun"]["site"], "source")
+        self.assertEqual(ask(reader, "POST", "/v1/policy/check", {"vm": "m", "target": "target"}).json["isAllowed"], True)
+        wanted = {"vm": "m", "target": "target", "downtimeMilliseconds": 500}
+        answer = ask(reader, "POST", "/v1/migrations", wanted)
+        self.assertEqual((answer.status, answer.json["type"]), (403, "urn:turntable:problem:scope"), answer.body)
+        # What the name may do decides as ever, and what only operators' tools ask is not there.
+        self.assertEqual(ask(issue("--scope", "move", client="stranger.test"), "POST", "/v1/migrations", wanted).status, 403)
+        self.assertEqual([ask(mover, "DELETE", "/v1/sites/target").status, ask(mover, "POST", "/v1/grants", {}).status], [405, 404])
+        answer = ask(mover, "POST", "/v1/migrations", wanted)
+        self.assertEqual((answer.status, answer.json["requestedBy"]), (201, "third.test"), answer.body)
+        self.assertEqual(self.lab.wait_migration(answer.json["id"])["state"], "completed")
+        self.assert_one_at("target")
 
 
 class Peered(OrchestratorTest):
