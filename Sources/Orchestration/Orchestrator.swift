@@ -15,6 +15,8 @@ public import TurntableLinux
 public struct Orchestrator: Sendable {
     public var identity: HostIdentity
     public var address: Address
+    /// Where Web clients ask, who have a token and no certificate.
+    public var web: Address?
     public var domain: String
     /// A path, or etcd://host:port[,host:port…]; etcds:// with TLS.
     public var store: String
@@ -28,11 +30,12 @@ public struct Orchestrator: Sendable {
     public var log: Logger
 
     public init(
-        identity: HostIdentity, address: Address, domain: String, store: String, operators: Set<String>, policy: String?,
+        identity: HostIdentity, address: Address, web: Address? = nil, domain: String, store: String, operators: Set<String>, policy: String?,
         domainKey: Curve25519.Signing.PrivateKey?, nsi: NSIRequester? = nil, log: Logger
     ) {
         self.identity = identity
         self.address = address
+        self.web = web
         self.domain = domain
         self.store = store
         self.operators = operators
@@ -43,7 +46,12 @@ public struct Orchestrator: Sendable {
     }
 
     /// Until the process is asked to end.
-    public func run(listening: @escaping @Sendable (UInt16) -> Void) async throws {
+    /// - Parameter listening: Told the port, and whether it is that for Web clients.
+    public func run(listening: @escaping @Sendable (UInt16, _ isForWeb: Bool) -> Void) async throws {
+        let gate = domainKey.map { WebGate(domain: domain, key: $0.publicKey) }
+        guard web == nil || gate != nil else {
+            throw TurntableError(.usage, "--web", "there is no key to check tokens with", remedy: "name it with --domain-key")
+        }
         let client = try Client(identity: identity)
         let store = try await Stores.open(store, domain: domain, client)
         // Two of one name are told apart.
@@ -57,9 +65,15 @@ public struct Orchestrator: Sendable {
                     await Master(store: store, client: client, domain: domain, authority: authority, term: term, log: log, nsi: nsi).run()
                 }
             }
-            group.addTask { try await Server(address: address, identity: identity, log: log).run(api.routes()) { listening($0) } }
+            group.addTask { try await Server(address: address, identity: identity, log: log).run(api.routes()) { listening($0, false) } }
+            if let web, let gate {
+                group.addTask {
+                    let server = Server(address: web, identity: identity, peers: .tokens(gate), log: log)
+                    try await server.run(api.routes().filter(WebGate.takes)) { listening($0, true) }
+                }
+            }
             if let policy { group.addTask { await reread(policy, at: HangUps.stream()) } }
-            // Only the server ends by itself.
+            // Only the servers end by themselves.
             try await group.next()
             group.cancelAll()
         }

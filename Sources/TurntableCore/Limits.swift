@@ -61,6 +61,9 @@ public enum Limits {
     /// A token that an orchestrator issues is valid for this long; hosts' clocks may differ by a little.
     public static let tokenTime = Nanoseconds.seconds(24 * 3600)
     public static let tokenClockDifference = Nanoseconds.seconds(60)
+    /// A Web client's token, and how long it may be valid: nothing revokes it before.
+    public static let webTokenBytes = 4 << 10
+    public static let webTokenTime = Nanoseconds.seconds(24 * 3600)
 
     /// Control messages from a peer that nobody has read yet, at most; then the connection is not read.
     public static let unreadControlBytes = 4 << 20
@@ -215,6 +218,8 @@ public enum Limits {
     public static let migrationEvents = 64
     /// What became of a migration is kept this long.
     public static let migrationKeepTime = Nanoseconds.seconds(90 * 24 * 3600)
+    /// What a migration used is kept this long.
+    public static let accountKeepTime = Nanoseconds.seconds(3 * 365 * 24 * 3600)
     /// How often a master looks for what need not be kept.
     public static let pruneTime = Nanoseconds.seconds(3600)
     /// Migrations of one domain that are under way at once.
@@ -222,6 +227,8 @@ public enum Limits {
     /// Evacuations of one domain that are under way at once, and machines of one that move at once.
     public static let activeEvacuations = 100
     public static let fleetMoves = 16
+    /// An evacuation of which nothing is heard looks again after this.
+    public static let evacuationPulseTime = Nanoseconds.seconds(10)
 
     /// Sites of one endpoint, endpoints of one gateway, and keepers that an endpoint is announced to.
     public static let endpointSites = 64

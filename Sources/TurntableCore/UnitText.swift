@@ -88,6 +88,7 @@ extension Nanoseconds: CustomStringConvertible {
         case "ms": multiple = 1e6
         case "s": multiple = 1e9
         case "min": multiple = 60e9
+        case "h": multiple = 3600e9
         default: return nil
         }
         guard number >= 0, number * multiple < 9e18 else { return nil }

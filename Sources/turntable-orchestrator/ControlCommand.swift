@@ -24,7 +24,7 @@ struct ControlCommand: AsyncParsableCommand {
         subcommands: [
             StatusQuestion.self, SitesQuestion.self, SiteOrder.self, LinesQuestion.self, LineOrder.self, VMsQuestion.self, MigrationsQuestion.self,
             MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self, EvacuateOrder.self, EvacuationsQuestion.self,
-            PolicyCommand.self,
+            PolicyCommand.self, AccountingQuestion.self,
         ])
 }
 

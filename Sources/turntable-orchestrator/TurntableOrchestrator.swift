@@ -21,7 +21,7 @@ struct TurntableOrchestrator: AsyncParsableCommand {
               For all:         turntable-orchestrator serve --operator alice.example
               An operator:     turntable ctl migrate web amsterdam --downtime 200ms
             """,
-        version: "0.1.0", subcommands: [ServeCommand.self, AgentCommand.self, LightpathsCommand.self, ControlCommand.self])
+        version: "0.1.0", subcommands: [ServeCommand.self, AgentCommand.self, LightpathsCommand.self, ControlCommand.self, WebTokenCommand.self])
 
     /// As the argument parser's own, but a wrong command line ends with the code that every command of Turntable uses for it.
     static func main() async {
@@ -57,6 +57,10 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Where to take requests.", valueName: "address:port")) var listen = "0.0.0.0:4908"
     @Option(
         help: ArgumentHelp(
+            "Where to take requests of Web clients, who show a token (`turntable token web`) and no certificate. Default: nowhere.", valueName: "address:port"))
+    var web: String?
+    @Option(
+        help: ArgumentHelp(
             "A file, for one orchestrator; or etcd://host:port[,host:port…] for several (etcds:// with TLS).", valueName: "place"))
     var store = "/var/lib/turntable/orchestrator.sqlite"
     @Option(help: ArgumentHelp("Whose machines these are; orchestrators of one domain share them.", valueName: "name")) var domain = "home"
@@ -86,14 +90,20 @@ struct ServeCommand: AsyncParsableCommand {
             guard let address = Address(parsing: listen, defaultPort: orchestratorPort) else {
                 throw TurntableError(.usage, "--listen \(listen)", "it is no address:port")
             }
+            let web = try web.map { (text) throws(TurntableError) in
+                guard let address = Address(parsing: text, defaultPort: webPort) else { throw TurntableError(.usage, "--web \(text)", "it is no address:port") }
+                return address
+            }
             try MachineName.check(domain)
             let identity = try keys.identity()
             let nsi = nsiName.map { NSIRequester(name: $0, url: nsiURL ?? "https://\(identity.names):\(address.port)") }
             let orchestrator = Orchestrator(
-                identity: identity, address: address, domain: domain, store: store, operators: Set(operators.map { $0.lowercased() }),
+                identity: identity, address: address, web: web, domain: domain, store: store, operators: Set(operators.map { $0.lowercased() }),
                 policy: policy, domainKey: try domainKey.map { (path) throws(TurntableError) in try DomainKey.read(path) }, nsi: nsi,
                 log: makeLog("orchestrator"))
-            try await orchestrator.run { [json] port in sayListening(address.host, port, json) }
+            try await orchestrator.run { [json] port, isForWeb in
+                if isForWeb { sayListening(web?.host ?? "", port, json, "listening for Web clients") } else { sayListening(address.host, port, json) }
+            }
         }
     }
 }
@@ -173,6 +183,7 @@ struct AgentCommand: AsyncParsableCommand {
 let lightpathsPort: UInt16 = 4909
 let agentPort: UInt16 = 4907
 let orchestratorPort: UInt16 = 4908
+let webPort: UInt16 = 4912
 
 /// A program beside this one.
 func sibling(_ name: String) -> String {
@@ -186,9 +197,9 @@ func makeLog(_ label: String) -> Logger {
     return log
 }
 
-func sayListening(_ host: String, _ port: UInt16, _ json: Bool) {
+func sayListening(_ host: String, _ port: UInt16, _ json: Bool, _ event: String = "listening") {
     let address = Address(host: host, port: port)
-    let text = json ? #"{"address":"\#(address)","event":"listening"}"# : "listening on \(address)"
+    let text = json ? #"{"address":"\#(address)","event":"\#(event)"}"# : "\(event) on \(address)"
     FileHandle.standardOutput.write(Data((text + "\n").utf8))
 }
 

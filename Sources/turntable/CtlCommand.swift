@@ -15,8 +15,13 @@ struct CtlCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors {
-            let program = URL(filePath: ownExecutable()).deletingLastPathComponent().appending(path: "turntable-orchestrator").path
-            try becomeProgram([program, "ctl"] + words)
+            try becomeOrchestrator(["ctl"] + words)
         }
     }
+}
+
+/// The program beside this one takes over.
+func becomeOrchestrator(_ words: [String]) throws(TurntableError) {
+    let program = URL(filePath: ownExecutable()).deletingLastPathComponent().appending(path: "turntable-orchestrator").path
+    try becomeProgram([program] + words)
 }

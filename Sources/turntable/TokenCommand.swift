@@ -20,7 +20,19 @@ struct TokenCommand: ParsableCommand {
               turntable token show web.token --trust-domain home=./home/domain.pem
               turntable token revoke web.token                (at a host or link element that must not let it be used any more)
             """,
-        subcommands: [Issue.self, Narrow.self, Show.self, Revoke.self])
+        subcommands: [Issue.self, Narrow.self, Show.self, Revoke.self, Web.self])
+
+    /// The orchestrators' program brings what JSON Web Tokens need.
+    struct Web: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Issue a token for a Web client of orchestrators.",
+            discussion: "Becomes `turntable-orchestrator web-token`: see `turntable token web --help`.\n\nEXAMPLES\n"
+                + "  turntable token web --domain home --domain-key ./home/domain.key --client dashboard.example --valid 1h",
+            helpNames: [])
+        @Argument(parsing: .captureForPassthrough, help: "What to issue.") var words: [String] = []
+
+        func run() throws { try reportingErrors { try becomeOrchestrator(["web-token"] + words) } }
+    }
 
     /// What may be bounded further by each who passes it on.
     struct Bounds: ParsableArguments {

@@ -2,6 +2,7 @@
 import base64
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import lab
 import tokens
 from case import SystemTest
-from orchestra import API, ORCHESTRATOR, Etcd, Stage, free_port, identifier
+from orchestra import API, Answer, ORCHESTRATOR, Etcd, Stage, free_port, identifier
 from test_lightpaths import NSI_NETWORK, Network
 from test_networks import Networks, urn
 
@@ -172,6 +173,39 @@ class Moving(OrchestratorTest):
         self.assertEqual((end["state"], end["problem"]["type"]), ("cancelled", "urn:turntable:problem:cancelled"), end)
         self.assert_one_at("source")
         self.assertEqual(self.lab.ctl("cancel", first["id"]).wait(), 0)
+
+    def test_what_was_used_is_accounted_for(self):
+        """One account for each migration, though the orchestrator is killed while it writes the end; and the sums."""
+        self.begin()
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 200e6, "roundTripMilliseconds": 1})
+        refused = self.lab.wait_migration(self.lab.migrate(bitsPerSecond=300e6)["id"])
+        self.assertEqual(refused["state"], "failed", refused)
+        began = time.time()
+        self.freeze_and_kill('"state":"completed"', "target")
+        moved = self.lab.wait_migration(self.name)
+        self.assertEqual(moved["state"], "completed", moved)
+        items = self.lab.api.get("/v1/accounting")["items"]
+        self.assertEqual([(each["migration"], each["outcome"]) for each in items], [(refused["id"], "failed"), (moved["id"], "completed")])
+        self.assertEqual((items[0]["bytesOnWire"], items[0]["lineSeconds"], items[0].get("line")), (0, 0, None))
+        account = items[1]
+        self.assertEqual([account[name] for name in ("requestedBy", "vm", "source", "target", "line", "ended", "diskBytes")],
+                         ["third.test", "m", "source", "target", "west", moved["ended"], 0])
+        self.assertEqual(account["bytesOnWire"], moved["report"]["bytesOnWire"])
+        self.assertTrue(0 <= account["lineSeconds"] <= time.time() - began + 1, account)
+        # Page by page, and some of them.
+        first = self.lab.api.get("/v1/accounting?limit=1")
+        self.assertEqual(first["items"] + self.lab.api.get(first["next"])["items"], items)
+        for query, count in (("by=third.test", 2), ("by=source.test", 0), (f"since={moved['ended']}&by=third.test", 1), ("until=2020-01-01T00:00:00Z", 0)):
+            found = [each for each in self.lab.api.get(f"/v1/accounting?{query}")["items"] if each["ended"] != refused["ended"] or "since" not in query]
+            self.assertEqual(len(found), count, query)
+        self.assertEqual(self.lab.api.ask("GET", "/v1/accounting?since=yesterday").status, 400)
+        asked = self.lab.ctl("accounting", "--json")
+        self.assertEqual(asked.wait(), 0, asked.transcript())
+        totals = json.loads(asked.output[0])["totals"]
+        self.assertEqual({each.get("line"): (each["migrations"], each["bytesOnWire"]) for each in totals}, {None: (1, 0), "west": (1, account["bytesOnWire"])})
+        asked = self.lab.ctl("accounting", "--since", moved["ended"])
+        self.assertEqual(asked.wait(), 0, asked.transcript())
+        self.assertIn("BYTES ON WIRE", asked.output[0])
 
     def test_at_its_time(self):
         self.begin()
@@ -370,6 +404,43 @@ class Granted(OrchestratorTest):
         self.assertEqual((asked.wait(), asked.output[0].split(",")[1]), (0, " 1 rules"), asked.transcript())
         self.assertEqual(API(f"https://127.0.0.1:{one.port}", self.lab.keys("source")).ask("POST", "/v1/policy/reload").status, 403)
         self.assertNotIn("refused", self.lab.api.get("/v1/policy"))
+
+
+    def test_web_clients_show_a_token_and_no_certificate(self):
+        """At a listener of their own, which offers what they may ask; the other one demands a certificate as before."""
+        self.trusting(options=("--web", "127.0.0.1:0"))
+        address = self.lab.orchestrators["one"].wait_event("listening for Web clients")["address"]
+        context = ssl.create_default_context(cafile=self.lab.keys("third") / "authority.pem")
+
+        def ask(token, method="GET", path="/v1/vms/m", body=None):
+            connection = http.client.HTTPSConnection(address, context=context, timeout=20)
+            headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            return Answer(connection.getresponse())
+
+        def issue(*options, key="domain", domain="lab", client="third.test"):
+            issued = self.lab.turntable(
+                "token", "web", "--domain", domain, "--domain-key", self.lab.directory / key / "domain.key", "--client", client, "--valid", "1h", *options)
+            self.assertEqual(issued.wait(), 0, issued.transcript())
+            return issued.output[0]
+
+        reader, mover = issue(), issue("--scope", "move")
+        for bad, words in ((None, "none is shown"), ("x.y.z", "it is no token"), (issue(key="other"), "its signature"), (issue(domain="other"), "other issued it")):
+            answer = ask(bad)
+            self.assertEqual((answer.status, answer.headers["WWW-Authenticate"]), (401, "Bearer"), answer.body)
+            self.assertIn(words, answer.json["detail"])
+        self.assertEqual(ask(reader).json["rightToRun"]["site"], "source")
+        self.assertEqual(ask(reader, "POST", "/v1/policy/check", {"vm": "m", "target": "target"}).json["isAllowed"], True)
+        wanted = {"vm": "m", "target": "target", "downtimeMilliseconds": 500}
+        answer = ask(reader, "POST", "/v1/migrations", wanted)
+        self.assertEqual((answer.status, answer.json["type"]), (403, "urn:turntable:problem:scope"), answer.body)
+        # What the name may do decides as ever, and what only operators' tools ask is not there.
+        self.assertEqual(ask(issue("--scope", "move", client="stranger.test"), "POST", "/v1/migrations", wanted).status, 403)
+        self.assertEqual([ask(mover, "DELETE", "/v1/sites/target").status, ask(mover, "POST", "/v1/grants", {}).status], [405, 404])
+        answer = ask(mover, "POST", "/v1/migrations", wanted)
+        self.assertEqual((answer.status, answer.json["requestedBy"]), (201, "third.test"), answer.body)
+        self.assertEqual(self.lab.wait_migration(answer.json["id"])["state"], "completed")
+        self.assert_one_at("target")
 
 
 class Peered(OrchestratorTest):

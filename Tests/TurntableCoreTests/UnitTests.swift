@@ -23,12 +23,12 @@ struct UnitTests {
     @Test(
         arguments: [
             ("300ms", 300_000_000), ("2s", 2_000_000_000), ("87.5ms", 87_500_000), ("150us", 150_000), ("150µs", 150_000), ("9ns", 9),
-            ("3min", 180_000_000_000), ("0s", 0),
+            ("3min", 180_000_000_000), ("1h", 3_600_000_000_000), ("0s", 0),
         ] as [(String, Int64)])
     func timesAreRead(text: String, nanoseconds: Int64) { #expect(Nanoseconds(parsing: text)?.value == nanoseconds) }
 
     /// Too much is no time, and no trap either.
-    @Test(arguments: ["", "5", "ms", "-1s", "1h", "9999999999s", "8999999999min", "1e3ms", "999999999999999999999999999999ns"])
+    @Test(arguments: ["", "5", "ms", "-1s", "1d", "9999999999s", "8999999999min", "1e3ms", "999999999999999999999999999999ns"])
     func whatIsNoTimeIsNotRead(text: String) { #expect(Nanoseconds(parsing: text) == nil) }
 
     @Test(

@@ -8,16 +8,8 @@ struct EvacuationsAPI: Sendable {
     let api: OrchestratorAPI
     private var store: any Store { api.store }
 
-    private func load(_ context: Context) async throws -> Stored<EvacuationRecord> {
-        let id = try context.parameters.require("evacuation")
-        guard Admission.isIdentifier(id), let evacuation: Stored<EvacuationRecord> = try await store.load(Key.evacuation(id)) else {
-            throw Problem.notFound("evacuation \(id.prefix(80))")
-        }
-        return evacuation
-    }
-
     @Sendable func show(_ request: Request, _ context: Context) async throws -> Response {
-        let record = try await load(context).record
+        let record = try await api.load(context).record as EvacuationRecord
         let moves: [Stored<EvacuationMove>] = try await store.loadAll(Key.moves(of: record.id))
         return try .json(EvacuationResource(record, moves.map(\.record).sorted { $0.order < $1.order }))
     }
@@ -77,18 +69,6 @@ struct EvacuationsAPI: Sendable {
     }
 
     @Sendable func cancel(_ request: Request, _ context: Context) async throws -> Response {
-        while true {
-            var evacuation = try await load(context)
-            if evacuation.record.requestedBy != context.peer { try api.demandOperator(context, "cancelling an evacuation") }
-            guard !evacuation.record.state.isOver else {
-                if evacuation.record.state == .cancelled { return try .json(EvacuationResource(evacuation.record)) }
-                throw Problem(.conflict, "over", "cancelling evacuation \(evacuation.record.id)", "it is \(evacuation.record.state.rawValue)")
-            }
-            if !evacuation.record.cancelRequested {
-                evacuation.record.cancelRequested = true
-                guard try await store.commit([evacuation.condition], [evacuation.write()]) != nil else { continue }
-            }
-            return try .json(EvacuationResource(evacuation.record), status: .accepted)
-        }
+        try await api.cancel(context) { (record: EvacuationRecord) in EvacuationResource(record) }
     }
 }

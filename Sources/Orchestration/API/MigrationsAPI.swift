@@ -9,21 +9,13 @@ struct MigrationsAPI: Sendable {
     let api: OrchestratorAPI
     private var store: any Store { api.store }
 
-    private func load(_ context: Context) async throws -> Stored<MigrationRecord> {
-        let id = try context.parameters.require("migration")
-        guard Admission.isIdentifier(id), let migration: Stored<MigrationRecord> = try await store.load(Key.migration(id)) else {
-            throw Problem.notFound("migration \(id.prefix(80))")
-        }
-        return migration
-    }
-
     private func resource(_ record: MigrationRecord) async throws -> MigrationResource {
         let progress: Stored<MoveProgress>? = record.state.isOver ? nil : try await store.load(Key.progress(record.id))
         return MigrationResource(record, progress?.record)
     }
 
     @Sendable func show(_ request: Request, _ context: Context) async throws -> Response {
-        try .json(try await resource(try await load(context).record))
+        try .json(try await resource(try await api.load(context).record))
     }
 
     /// All, or those of one machine, or those that are not over: a page of the first two may then have fewer than it could.
@@ -42,7 +34,7 @@ struct MigrationsAPI: Sendable {
             if query.isEmpty { prefix = "active/" }
             query += "&active=true"
         }
-        let (entries, after) = try await api.page(request, prefix)
+        let (entries, after) = try await api.page(request, prefix, filters: ["vm", "active"])
         var items: [MigrationResource] = []
         for entry in entries {
             guard let migration: Stored<MigrationRecord> = try await store.load(Key.migration(entry.name)),
@@ -68,31 +60,15 @@ struct MigrationsAPI: Sendable {
         }
     }
 
-    // MARK: - Cancelling one
-
     @Sendable func cancel(_ request: Request, _ context: Context) async throws -> Response {
-        let isOwn = (try? await load(context))?.record.requestedBy == context.peer
-        if !isOwn { try api.demandOperator(context, "cancelling a migration") }
-        while true {
-            var migration = try await load(context)
-            guard !migration.record.state.isOver else {
-                if migration.record.state == .cancelled { return try .json(try await resource(migration.record)) }
-                throw Problem(.conflict, "over", "cancelling migration \(migration.record.id)", "it is \(migration.record.state.rawValue)")
-            }
-            if !migration.record.cancelRequested {
-                migration.record.cancelRequested = true
-                migration.record.note("\(context.peer) cancels it")
-                guard try await store.commit([migration.condition], [migration.write()]) != nil else { continue }
-            }
-            return try .json(try await resource(migration.record), status: .accepted)
-        }
+        try await api.cancel(context) { (record: MigrationRecord) in try await resource(record) }
     }
 
     // MARK: - Following one
 
     /// Server-sent events: the migration as it is, and again each time that it changes, until it is over.
     @Sendable func events(_ request: Request, _ context: Context) async throws -> Response {
-        let migration = try await load(context)
+        let migration: Stored<MigrationRecord> = try await api.load(context)
         let id = migration.record.id
         let watches = [try await store.watch(Key.migration(id)), try await store.watch(Key.progress(id))]
         let body = ResponseBody { writer in

@@ -34,6 +34,7 @@ struct OrchestratorAPI: Sendable {
         routes.add("/v1/migrations/:migration", (.get, migrations.show))
         routes.add("/v1/migrations/:migration/cancel", (.post, migrations.cancel))
         routes.add("/v1/migrations/:migration/events", (.get, migrations.events))
+        routes.add("/v1/accounting", (.get, AccountingAPI(api: self).list))
         let evacuations = EvacuationsAPI(api: self)
         routes.add("/v1/evacuations", (.get, evacuations.list), (.post, evacuations.create))
         routes.add("/v1/evacuations/:evacuation", (.get, evacuations.show))
@@ -51,9 +52,14 @@ struct OrchestratorAPI: Sendable {
         }
     }
 
-    func page(_ request: Request, _ prefix: String) async throws -> (entries: [Entry], next: String?) {
+    /// - Parameters:
+    ///   - first: What the first page begins after, if the list's begin is not meant.
+    ///   - filters: Other parameters that the list has.
+    func page(
+        _ request: Request, _ prefix: String, after first: String? = nil, filters: Set<String> = []
+    ) async throws -> (entries: [Entry], next: String?) {
         let parameters = request.uri.queryParameters
-        for name in parameters.map(\.key) where !["limit", "after", "vm", "active"].contains(String(name)) {
+        for name in parameters.map(\.key) where !filters.union(["limit", "after"]).contains(String(name)) {
             throw Problem(.badRequest, "query", String(name.prefix(80)), "there is no such parameter")
         }
         let limitText = parameters["limit"].map(String.init) ?? "100"
@@ -62,8 +68,37 @@ struct OrchestratorAPI: Sendable {
         }
         let after = parameters["after"].map(String.init)
         if let after, (try? MachineName.check(after)) == nil { throw Problem(.badRequest, "query", "after", "it is none that a list gave") }
-        let entries = try await store.list(prefix, after: after.map { prefix + $0 }, atMost: limit)
+        let entries = try await store.list(prefix, after: (after ?? first).map { prefix + $0 }, atMost: limit)
         return (entries, entries.count == limit ? entries.last?.name : nil)
+    }
+
+    // MARK: - What is under way
+
+    /// The one that the path names.
+    func load<Record: Undertaking>(_ context: Context) async throws -> Stored<Record> {
+        let id = try context.parameters.require(Record.kind)
+        guard Admission.isIdentifier(id), let found: Stored<Record> = try await store.load(Record.key(id)) else {
+            throw Problem.notFound("\(Record.kind) \(id.prefix(80))")
+        }
+        return found
+    }
+
+    /// Whoever asked for it may have it cancelled, and operators may.
+    func cancel<Record: Undertaking>(_ context: Context, _ show: (Record) async throws -> any Encodable) async throws -> Response {
+        let isOwn = (try? await load(context) as Stored<Record>)?.record.requestedBy == context.peer
+        if !isOwn { try demandOperator(context, "cancelling \(Record.kind) \(context.parameters.get(Record.kind)?.prefix(80) ?? "")") }
+        while true {
+            var one: Stored<Record> = try await load(context)
+            guard !one.record.isOver else {
+                if one.record.isCancelled { return try .json(try await show(one.record)) }
+                throw Problem(.conflict, "over", "cancelling \(Record.kind) \(one.record.id)", "it is over already")
+            }
+            if !one.record.cancelRequested {
+                one.record.requestCancel(by: context.peer)
+                guard try await store.commit([one.condition], [one.write()]) != nil else { continue }
+            }
+            return try .json(try await show(one.record), status: .accepted)
+        }
     }
 
     private func next(_ path: String, _ after: String?) -> String? { after.map { "\(path)?after=\($0)" } }

@@ -23,7 +23,8 @@ struct PolicyAPI: Sendable {
 
     private func standing() throws(Problem) -> StandingPolicy {
         guard let policy = api.authority.policy else {
-            throw Problem(.notFound, "not-found", "the policy of \(api.domain)", "there is none: operators have any machine moved", remedy: "serve --policy")
+            throw Problem(
+                .notFound, "not-found", "the policy of \(api.domain)", "there is none: operators may have any machine moved", remedy: "serve --policy")
         }
         return policy
     }

@@ -129,18 +129,26 @@ struct Evacuation: Sendable {
     }
 
     /// What is free between the sites, of the line that has most; nil if none is described.
-    private func freeLine(_ request: EvacuationRequest) async throws(TurntableError) -> FleetLine? {
+    /// - Parameter moving: Moves that are begun: what they have not reserved yet is not free either.
+    private func freeLine(_ request: EvacuationRequest, moving: [EvacuationMove] = []) async throws(TurntableError) -> FleetLine? {
         let lines = try await master.store.loadAll("lines/", LineRecord.self).map(\.record).filter { $0.joins(request.source, request.target) }
-        guard let free = lines.map(\.freeBitsPerSecond).max() else { return nil }
+        let reserved = Set(lines.flatMap(\.reserved.keys))
+        let promised = moving.filter { !reserved.contains($0.migration ?? "") }.reduce(0) { $0 + ($1.bitsPerSecond ?? 0) }
+        guard let free = lines.map(\.freeBitsPerSecond).max().map({ max(0, $0 - promised) }) else { return nil }
         return FleetLine(bytesPerSecond: free / 8, overheadSeconds: Self.overheadSeconds, most: Limits.fleetMoves)
     }
 
     // MARK: - Going on
 
+    /// Looks how the moves stand and begins others; then waits for a migration to begin or end, or for the evacuation to be cancelled.
     private func carryOn(_ evacuation: Stored<EvacuationRecord>) async throws {
+        // Before anything is read, so that nothing is missed.
+        let changes = [try await master.store.watch("active/"), try await master.store.watch("lines/"), try await master.store.watch(evacuation.key)]
+        guard try await master.store.read(evacuation.key)?.revision == evacuation.revision else { return }
         var moves: [Stored<EvacuationMove>] = try await master.store.loadAll(Key.moves(of: id))
         moves.sort { $0.record.order < $1.record.order }
         for index in moves.indices where moves[index].record.state == .moving { try await look(at: &moves[index], evacuation.record) }
+        var isSettled = true
         if evacuation.record.cancelRequested {
             for index in moves.indices where moves[index].record.state == .waiting {
                 try await note(&moves[index]) {
@@ -149,7 +157,7 @@ struct Evacuation: Sendable {
                 }
             }
         } else {
-            try await beginNext(&moves, evacuation.record)
+            isSettled = try await beginNext(&moves, evacuation.record)
         }
         var counted = evacuation
         counted.record.count(moves.map(\.record))
@@ -159,7 +167,7 @@ struct Evacuation: Sendable {
             return try await end(counted, state, counted.record.failed == 0 ? nil : first)
         }
         if counted != evacuation { _ = try await master.store.commit([master.term.condition, evacuation.condition], [counted.write()]) }
-        try await Task.sleep(for: .nanoseconds(Limits.sitePollTime.value))
+        await master.waitForAny(of: changes, atMost: (isSettled ? Limits.evacuationPulseTime : Limits.agentPollTime).seconds)
     }
 
     /// What became of the migration that moves it.
@@ -184,21 +192,23 @@ struct Evacuation: Sendable {
         }
     }
 
-    /// Begins those that wait and fit, in their order.
-    private func beginNext(_ moves: inout [Stored<EvacuationMove>], _ evacuation: EvacuationRecord) async throws {
-        let line = try await freeLine(evacuation.request)
+    /// Begins those that wait and fit, in their order. False if something changed meanwhile: look again.
+    private func beginNext(_ moves: inout [Stored<EvacuationMove>], _ evacuation: EvacuationRecord) async throws -> Bool {
+        let line = try await freeLine(evacuation.request, moving: moves.map(\.record).filter { $0.state == .moving })
         let waiting = moves.indices.filter { moves[$0].record.state == .waiting }
         let running = moves.count { $0.record.state == .moving }
         let free = line.map { $0.bytesPerSecond * 8 } ?? .infinity
         // One that wants more than there is at all begins when nothing else is under way.
         let most = running == 0 ? max(free, Admission.leastBitsPerSecond) : .infinity
         let rates = waiting.map { min(moves[$0].record.bitsPerSecond ?? 0, most) }
+        var isSettled = true
         for chosen in EvacuationPlanner.beginning(rates, free: free, running: running, most: line?.most ?? 2) {
-            try await begin(&moves[waiting[chosen]], evacuation, rates[chosen])
+            if try await !begin(&moves[waiting[chosen]], evacuation, rates[chosen]) { isSettled = false }
         }
+        return isSettled
     }
 
-    private func begin(_ move: inout Stored<EvacuationMove>, _ evacuation: EvacuationRecord, _ bitsPerSecond: Double) async throws {
+    private func begin(_ move: inout Stored<EvacuationMove>, _ evacuation: EvacuationRecord, _ bitsPerSecond: Double) async throws -> Bool {
         var begun = move
         begun.record.state = .moving
         begun.record.attempts += 1
@@ -209,16 +219,17 @@ struct Evacuation: Sendable {
             id: name, vm: move.record.vm, target: evacuation.request.target, downtimeMilliseconds: evacuation.request.downtimeMilliseconds,
             bitsPerSecond: move.record.bitsPerSecond == nil ? nil : bitsPerSecond)
         do {
-            // Nil if something changed meanwhile: the next look tells.
             let admitted = try await Admission.admit(
                 request, by: evacuation.requestedBy, under: master.authority, to: master.store,
                 with: [master.term.condition, begun.condition], [try begun.write()])
             if admitted != nil { move = begun }
+            return admitted != nil
         } catch let problem as Problem {
             try await note(&move) {
                 $0.state = problem.type == Problem.prefix + "busy" ? .waiting : .failed
                 $0.problem = problem
             }
+            return true
         }
     }
 

@@ -49,6 +49,14 @@ struct EvacuationRecord: Codable, Sendable, Equatable {
     var ended: Date?
 }
 
+extension EvacuationRecord: Undertaking {
+    static let kind = "evacuation"
+    static func key(_ id: String) -> String { Key.evacuation(id) }
+    var isOver: Bool { state.isOver }
+    var isCancelled: Bool { state == .cancelled }
+    mutating func requestCancel(by peer: String) { cancelRequested = true }
+}
+
 struct EvacuationMove: Codable, Sendable, Equatable {
     enum State: String, Codable, Sendable { case waiting, moving, moved, failed }
     var vm: String

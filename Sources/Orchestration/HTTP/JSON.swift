@@ -16,8 +16,7 @@ enum JSON {
         decoder.dateDecodingStrategy = .custom { decoder in
             let container = try decoder.singleValueContainer()
             let text = try container.decode(String.self)
-            // In the one form in which it is written: the 31st of June is no day.
-            guard let date = try? Date(text, strategy: .iso8601), date.formatted(.iso8601) == text else {
+            guard let date = Date(exactly: text) else {
                 throw DecodingError.dataCorruptedError(in: container, debugDescription: "it is no time such as 2026-01-31T22:00:00Z")
             }
             return date
@@ -37,6 +36,14 @@ enum JSON {
         case .dataCorrupted(let context): "\(context.codingPath.isEmpty ? "it is no such JSON" : place(context)): \(context.debugDescription)"
         @unknown default: "it is no such JSON"
         }
+    }
+}
+
+extension Date {
+    /// A time in the one form in which it is written: the 31st of June is no day.
+    init?(exactly text: String) {
+        guard let date = try? Date(text, strategy: .iso8601), date.formatted(.iso8601) == text else { return nil }
+        self = date
     }
 }
 

@@ -1,4 +1,4 @@
-// The HTTP side of the orchestrator and of a site's agent: TLS with the client's certificate, whose name every request has;
+// The HTTP side of the orchestrator and of a site's agent: TLS with the client's certificate or a Web client's token, whose name every request has;
 // errors as problems; and a 405 with what is allowed where a path exists and the method does not.
 
 internal import Foundation
@@ -17,7 +17,7 @@ internal import X509
 struct Context: RequestContext {
     var coreContext: CoreRequestContextStorage
     private let channel: any Channel
-    /// The client's name in its certificate.
+    /// The client's name, in its certificate or token.
     var peer = ""
 
     init(source: ApplicationRequestContextSource) {
@@ -50,10 +50,20 @@ struct Routes: Sendable {
         table.append((path, handlers.map { (method: $0.0, handler: $0.1) }))
     }
 
-    func router() -> Router<Context> {
+    /// Those of them that satisfy a condition on path and method.
+    func filter(_ isKept: (String, HTTPRequest.Method) -> Bool) -> Routes {
+        var kept = Routes()
+        kept.table = table.compactMap { path, handlers in
+            let left = handlers.filter { isKept(path, $0.method) }
+            return left.isEmpty ? nil : (path, left)
+        }
+        return kept
+    }
+
+    func router(_ peers: Peers) -> Router<Context> {
         let router = Router(context: Context.self)
         router.add(middleware: ErrorsAsProblems(routes: self))
-        router.add(middleware: NamedPeer())
+        router.add(middleware: NamedPeer(peers: peers))
         for (path, handlers) in table {
             for (method, handler) in handlers { router.on(RouterPath(path), method: method, use: handler) }
         }
@@ -71,10 +81,22 @@ struct Routes: Sendable {
     }
 }
 
+/// What clients are known by.
+enum Peers: Sendable {
+    case certificates
+    case tokens(WebGate)
+}
+
 private struct NamedPeer: RouterMiddleware {
+    let peers: Peers
+
     func handle(_ request: Request, context: Context, next: (Request, Context) async throws -> Response) async throws -> Response {
         var context = context
-        context.peer = try await context.certificateName()
+        context.peer =
+            switch peers {
+            case .certificates: try await context.certificateName()
+            case .tokens(let gate): try await gate.admit(request)
+            }
         return try await next(request, context)
     }
 }
@@ -90,7 +112,7 @@ private struct ErrorsAsProblems: RouterMiddleware {
             }
             let problem = problem(error, request)
             if problem.status >= 500 { context.logger.warning("\(request.method) \(request.uri.path): \(problem.title): \(problem.detail)") }
-            return try problem.response(headers: [:])
+            return try problem.response(headers: problem.status == Problem.Status.unauthorized.rawValue ? [.wwwAuthenticate: "Bearer"] : [:])
         }
     }
 
@@ -149,12 +171,13 @@ extension Response {
 struct Server: Sendable {
     let address: Address
     let identity: HostIdentity
+    var peers = Peers.certificates
     let log: Logger
 
     /// - Parameter running: called with the port, once requests are taken.
     func run(_ routes: Routes, running: @escaping @Sendable (UInt16) async -> Void) async throws {
         let application = Application(
-            router: routes.router(), server: try .tls(.http1(), tlsConfiguration: identity.serverConfiguration()),
+            router: routes.router(peers), server: try .tls(.http1(), tlsConfiguration: identity.serverConfiguration(for: peers)),
             configuration: .init(address: .hostname(address.host, port: Int(address.port)), serverName: "turntable"),
             onServerRunning: { channel in await running(UInt16(channel.localAddress?.port ?? 0)) }, logger: log)
         do { try await application.run() } catch let error as IOError {

@@ -8,10 +8,15 @@ internal import X509
 
 /// TLS 1.3 with both certificates, as this host: the keys that `turntable keys` makes serve for machines and for control.
 extension HostIdentity {
-    func serverConfiguration() throws(TurntableError) -> TLSConfiguration {
+    func serverConfiguration(for peers: Peers) throws(TurntableError) -> TLSConfiguration {
         let material = try material()
-        var configuration = TLSConfiguration.makeServerConfigurationWithMTLS(
-            certificateChain: material.chain, privateKey: material.key, trustRoots: material.authorities)
+        var configuration =
+            switch peers {
+            case .certificates:
+                TLSConfiguration.makeServerConfigurationWithMTLS(
+                    certificateChain: material.chain, privateKey: material.key, trustRoots: material.authorities)
+            case .tokens: TLSConfiguration.makeServerConfiguration(certificateChain: material.chain, privateKey: material.key)
+            }
         configuration.minimumTLSVersion = .tlsv13
         return configuration
     }

@@ -155,6 +155,7 @@ struct ProgramOutput: Sendable {
         var totalSeconds: Double
         var memoryBytes: Int
         var bytesOnWire: Int
+        var blocksSent: Int?
         var rounds: [Round]
         var blackout: Blackout
         struct Round: Decodable {}
@@ -189,7 +190,7 @@ struct ProgramOutput: Sendable {
             report = event.report.map {
                 MoveReport(
                     epoch: $0.epoch, totalSeconds: $0.totalSeconds, blackoutMilliseconds: $0.blackout.totalMilliseconds, memoryBytes: $0.memoryBytes,
-                    bytesOnWire: $0.bytesOnWire, rounds: $0.rounds.count)
+                    bytesOnWire: $0.bytesOnWire, diskBytes: $0.blocksSent.map { $0 * pageBytes }, rounds: $0.rounds.count)
             }
         case "failed":
             failure = TurntableError(

@@ -115,10 +115,10 @@ final class SQLiteStore: Store {
         }
         let made = changes
         database.afterNextTransaction { _ in
-            self.memory.withLock { memory in
-                for change in made {
-                    for watcher in memory.watchers.values where change.key.hasPrefix(watcher.prefix) { watcher.stream.yield(change) }
-                }
+            // Outside the lock: who is told may be ending its watch, which takes the lock while its task is locked.
+            let watchers = self.memory.withLock { Array($0.watchers.values) }
+            for change in made {
+                for watcher in watchers where change.key.hasPrefix(watcher.prefix) { watcher.stream.yield(change) }
             }
         }
         return revision

@@ -8,6 +8,8 @@ enum Admission {
     static let leastBitsPerSecond = 1e6
     static let mostBitsPerSecond = 1e13
     static let mostDowntimeMilliseconds = 3_600_000.0
+    /// Every reader of JSON can count so far.
+    static let mostEpoch: UInt64 = (1 << 53) - 1
 
     static func check(_ request: MigrationRequest, _ vm: VMRecord) throws(Problem) {
         if let epoch = request.epoch, epoch != vm.epoch {
@@ -36,6 +38,7 @@ enum Admission {
         if let rate = request.bitsPerSecond, !(rate >= leastBitsPerSecond && rate <= mostBitsPerSecond) {
             throw bad("bitsPerSecond", "it must be \(BitRate(bitsPerSecond: leastBitsPerSecond)) to \(BitRate(bitsPerSecond: mostBitsPerSecond))")
         }
+        if let epoch = request.epoch, epoch > mostEpoch { throw bad("epoch", "it must be at most \(mostEpoch)") }
         if let streams = request.streams, !(1...Limits.streams).contains(streams) { throw bad("streams", "it must be 1 to \(Limits.streams)") }
     }
 

@@ -34,9 +34,14 @@ struct Master: Sendable {
     func waitForChange(of key: String, since revision: Revision, atMost seconds: Double) async throws {
         let changes = try await store.watch(key)
         guard try await store.read(key)?.revision == revision else { return }
+        await waitForAny(of: [changes], atMost: seconds)
+    }
+
+    /// Waits for the first change that one of these tells of.
+    func waitForAny(of watches: [Changes], atMost seconds: Double) async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { try? await Task.sleep(for: .seconds(max(0, seconds))) }
-            group.addTask { for await _ in Watched(changes) { return } }
+            for changes in watches { group.addTask { for await _ in Watched(changes) { return } } }
             await group.next()
             group.cancelAll()
         }
@@ -84,7 +89,7 @@ struct Master: Sendable {
         }
     }
 
-    /// Forgets migrations and evacuations that ended long ago.
+    /// Forgets migrations and evacuations that ended long ago, and much later what they used.
     private func prune() async {
         while !Task.isCancelled {
             let last = Date.now - Limits.migrationKeepTime.seconds
@@ -99,6 +104,10 @@ struct Master: Sendable {
                 let moves = (try? await store.list(Key.moves(of: evacuation.record.id))) ?? []
                 for move in moves { _ = try? await store.commit([term.condition], [.delete(move.key)]) }
                 _ = try? await store.commit([term.condition, evacuation.condition], [.delete(evacuation.key)])
+            }
+            let lastAccount = AccountRecord.mark(.now - Limits.accountKeepTime.seconds)
+            for account in (try? await store.list(Key.accounting)) ?? [] where account.name < lastAccount {
+                _ = try? await store.commit([term.condition], [.delete(account.key)])
             }
             try? await Task.sleep(for: .nanoseconds(Limits.pruneTime.value))
         }

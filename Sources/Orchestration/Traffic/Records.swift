@@ -8,6 +8,7 @@
 //   by-vm/<vm>/<id>         (empty)         the migrations of a machine
 //   active/<id>             (empty)         migrations that are not over
 //   progress/<id>           MoveProgress    how far one is; vanishes with the master
+//   accounting/<end>-<id>   AccountRecord   see Accounting.swift
 //   master                  see Mastership
 
 internal import Foundation
@@ -166,6 +167,7 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     var grantedLine: String?
     /// The line that is reserved, and how much of it.
     var line: String?
+    var lineSince: Date?
     var bitsPerSecond: Double?
     var roundTripMilliseconds: Double?
     /// The target's address on the line, if its provider gives it one.
@@ -200,6 +202,8 @@ struct MoveReport: Codable, Sendable, Equatable {
     var blackoutMilliseconds: Double
     var memoryBytes: Int
     var bytesOnWire: Int
+    /// What of disks was sent.
+    var diskBytes: Int?
     var rounds: Int
 }
 
@@ -212,6 +216,30 @@ struct MoveProgress: Codable, Sendable, Equatable {
     var dirtyBytesPerSecond: Double?
     var predictedBlackoutMilliseconds: Double?
     var secondsLeft: Double?
+}
+
+/// What somebody asked for and may have cancelled.
+protocol Undertaking: Codable, Sendable, Equatable {
+    /// What it is called, in paths and for people.
+    static var kind: String { get }
+    static func key(_ id: String) -> String
+    var id: String { get }
+    var requestedBy: String { get }
+    var cancelRequested: Bool { get }
+    var isOver: Bool { get }
+    var isCancelled: Bool { get }
+    mutating func requestCancel(by peer: String)
+}
+
+extension MigrationRecord: Undertaking {
+    static let kind = "migration"
+    static func key(_ id: String) -> String { Key.migration(id) }
+    var isOver: Bool { state.isOver }
+    var isCancelled: Bool { state == .cancelled }
+    mutating func requestCancel(by peer: String) {
+        cancelRequested = true
+        note("\(peer) cancels it")
+    }
 }
 
 enum Key {

@@ -198,6 +198,7 @@ struct Saga: Sendable {
         let reserved = line
         try await commit(migration, [line.condition], [try line.write()]) {
             $0.line = String(reserved.key.dropFirst("lines/".count))
+            $0.lineSince = .now
             $0.bitsPerSecond = wanted
         }
     }
@@ -341,11 +342,13 @@ struct Saga: Sendable {
         }
     }
 
-    /// The machine is free again, the line is given back, and the record says what came of it: in one transaction.
+    /// The machine is free again, the line is given back, the record says what came of it, and it is accounted for: in one transaction.
     private func end(_ migration: Migration, _ state: MigrationState, _ problem: Problem?) async throws(TurntableError) {
         let record = migration.record
+        let now = Date.now
+        let account = AccountRecord(record, state, ended: now)
         var conditions: [Condition] = []
-        var writes: [Write] = [.delete(Key.active(id)), .delete(Key.progress(id))]
+        var writes: [Write] = [.delete(Key.active(id)), .delete(Key.progress(id)), .put(account.key, try JSON.encode(account))]
         if var vm: Stored<VMRecord> = try await master.store.load(Key.vm(record.request.vm)), vm.record.migration == id {
             vm.record.migration = nil
             if state == .completed { vm.record.site = record.request.target }
@@ -361,7 +364,7 @@ struct Saga: Sendable {
         try await commit(migration, conditions, writes) {
             $0.state = state
             $0.problem = problem
-            $0.ended = .now
+            $0.ended = now
             $0.note(state.rawValue)
         }
     }
