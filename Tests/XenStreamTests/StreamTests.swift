@@ -124,10 +124,13 @@ struct StreamTests {
         let ends = try Ends(.sealed, streams: 2)
         let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: 2, token: token)
         let target = StreamTarget(restorer: Descriptor(owning: restorer), token: token)
-        let reader = FakeHelper.reader(of: restorerEnd)
         let targetOutcome = Background { () throws(TurntableError) in try target.run(ends.target) }
         let sourceOutcome = Background { () throws(TurntableError) in try source.run() }
-        try Socket.write(held, Array(image.bytes.prefix(image.endStart)), what: "saving")
+        // Before they have met nobody can be told.
+        try Socket.write(held, Array(image.bytes.prefix(LibxcHeaders.bytes)), what: "saving")
+        #expect(try Socket.waitReadable(Descriptor(owning: dup(restorerEnd)), within: patience))
+        let reader = FakeHelper.reader(of: restorerEnd)
+        try Socket.write(held, Array(image.bytes[LibxcHeaders.bytes..<image.endStart]), what: "saving")
         if isSource { source.interrupt("its xl is gone") } else { target.interrupt("its xl is gone") }
         for outcome in [sourceOutcome.outcome(within: patience)?.map { _ in }, targetOutcome.outcome(within: patience)] {
             let error = #expect(throws: TurntableError.self) { try #require(outcome).get() }
