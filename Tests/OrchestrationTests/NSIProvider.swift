@@ -46,7 +46,7 @@ struct NSIStage: Sendable {
         var own = replies
         own.url = try await serve(routes, as: requester, in: &group)
         return NSILine(
-            client: try Client(identity: requester), requester: own,
+            client: try Client(identity: requester, connectingWithin: .seconds(60)), requester: own,
             provider: LineProvider(kind: .nsi, url: provider, nsa: nsa, modifies: modifies, ends: ["urn:a", "urn:b"]))
     }
 }
@@ -82,7 +82,7 @@ actor TrickyProvider {
 
     init(_ traps: [Trap], as identity: HostIdentity) throws {
         self.traps = traps
-        client = try Client(identity: identity)
+        client = try Client(identity: identity, connectingWithin: .seconds(60))
     }
 
     func set(_ traps: [Trap]) { self.traps = traps }

@@ -157,7 +157,7 @@ internal import TurntableCore
         defer { for more in ["", "-wal", "-shm"] { try? FileManager.default.removeItem(atPath: path + more) } }
         let controller = try await LightpathController(
             topology: try Topology.parse(Data(text.utf8), "it"), store: try SQLiteStore(path: path), log: stage.log)
-        let client = try Client(identity: stage.provider)
+        let client = try Client(identity: stage.provider, connectingWithin: .seconds(60))
         let api = NSIProviderAPI(controller: controller, client: client, users: ["requester.test"], network: network, log: stage.log)
         var routes = Routes()
         api.add(to: &routes)
@@ -226,7 +226,7 @@ internal import TurntableCore
     /// It is for its users, and a connection is for whoever asked for it.
     @Test func whoMayAskOurController() async throws {
         try await withController { stage, controller, line, url in
-            let stranger = NSILine(client: try Client(identity: stage.provider), requester: line.requester, provider: line.provider)
+            let stranger = NSILine(client: try Client(identity: stage.provider, connectingWithin: .seconds(60)), requester: line.requester, provider: line.provider)
             let error = await #expect(throws: TurntableError.self) { try await stranger.reserve(id, ours(1e6)) }
             #expect(error?.why.contains("00302") == true)
             await stranger.client.shutDown()

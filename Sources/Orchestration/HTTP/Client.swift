@@ -9,10 +9,11 @@ internal import TurntableCore
 struct Client: Sendable {
     let http: HTTPClient
 
-    init(identity: HostIdentity?) throws(TurntableError) {
+    /// - Parameter limit: for making a connection, with its handshake.
+    init(identity: HostIdentity?, connectingWithin limit: Nanoseconds = .seconds(3)) throws(TurntableError) {
         var configuration = HTTPClient.Configuration()
         if let identity { configuration.tlsConfiguration = try identity.clientConfiguration() }
-        configuration.timeout.connect = .seconds(3)
+        configuration.timeout.connect = .nanoseconds(limit.value)
         configuration.redirectConfiguration = .disallow
         // Who cannot be reached is asked again by whoever asks, if at all.
         configuration.connectionPool.retryConnectionEstablishment = false

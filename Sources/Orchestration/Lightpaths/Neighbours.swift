@@ -37,16 +37,19 @@ actor Neighbours {
     private let client: Client
     /// What was heard longer ago is dropped.
     private let age: Nanoseconds
+    /// Who does not answer for so long is gone round.
+    private let patience: Nanoseconds
     private let log: Logger
     private var known: [String: Known] = [:]
     /// By border, as they were logged last.
     private var faults: [String: String]?
 
-    init(own: NetworkDocument, peers: [Topology.Peer], client: Client, age: Nanoseconds = Limits.networkAge, log: Logger) {
+    init(own: NetworkDocument, peers: [Topology.Peer], client: Client, age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime, log: Logger) {
         self.own = own
         self.peers = peers
         self.client = client
         self.age = age
+        self.patience = patience
         self.log = log
     }
 
@@ -91,7 +94,7 @@ actor Neighbours {
     func hear(_ peer: Topology.Peer) async -> Bool {
         var fault: String?
         do throws(TurntableError) {
-            let answer = try await client.ask(.GET, "\(peer.url)/v1/network", within: Limits.offerTime, atMost: Limits.networkDocumentBytes)
+            let answer = try await client.ask(.GET, "\(peer.url)/v1/network", within: patience, atMost: Limits.networkDocumentBytes)
             take(try NetworkDocument.parse(answer.body, of: peer.network), of: peer)
         } catch {
             fault = "\(error)"
@@ -125,14 +128,14 @@ actor Neighbours {
     /// Of this network and of each peer that answers in time; `nodes` are the ends of the path by network.
     func offers(_ ownOffer: Offer, _ request: Offer.Request, _ nodes: [String: String], without silent: Set<String>) async -> [String: Offer] {
         let asked = map().documents.dropFirst().map(\.network).filter { !silent.contains($0) }
-        return await withTaskGroup(of: (String, Offer?).self) { [peers, client, log] group in
+        return await withTaskGroup(of: (String, Offer?).self) { [peers, client, patience, log] group in
             for peer in peers where asked.contains(peer.network) {
                 var request = request
                 request.node = nodes[peer.network]
                 group.addTask { [request] in
                     do throws(TurntableError) {
                         let answer = try await client.ask(
-                            .POST, "\(peer.url)/v1/network/offers", request, within: Limits.offerTime, atMost: Limits.networkDocumentBytes)
+                            .POST, "\(peer.url)/v1/network/offers", request, within: patience, atMost: Limits.networkDocumentBytes)
                         return (peer.network, try Offer.parse(answer.body, of: peer.network))
                     } catch {
                         log.notice("network \(peer.network) offers nothing: \(error)")
