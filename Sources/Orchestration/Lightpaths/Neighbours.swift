@@ -44,7 +44,10 @@ actor Neighbours {
     /// By border, as they were logged last.
     private var faults: [String: String]?
 
-    init(own: NetworkDocument, peers: [Topology.Peer], client: Client, age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime, log: Logger) {
+    init(
+        own: NetworkDocument, peers: [Topology.Peer], client: Client, age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime,
+        log: Logger
+    ) {
         self.own = own
         self.peers = peers
         self.client = client
