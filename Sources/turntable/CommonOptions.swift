@@ -10,7 +10,7 @@ import TurntableLinux
 /// The port that `receive` listens on and `send` connects to unless told otherwise.
 let defaultPort: UInt16 = 4906
 /// Where link elements listen.
-let defaultLinkPort: UInt16 = 4912
+let defaultLinkPort: UInt16 = 4913
 
 struct RunDirectoryOption: ParsableArguments {
     @Option(

@@ -18,7 +18,7 @@ struct LinkCommand: ParsableCommand {
             EXAMPLES
               turntable keys link --in /etc/turntable
               turntable link west target.example --trust-domain home=/etc/turntable/home.pem
-              turntable link west next-link.example:4912 target.example --window 64M --trust-domain home=/etc/turntable/home.pem
+              turntable link west next-link.example:4913 target.example --window 64M --trust-domain home=/etc/turntable/home.pem
               turntable send web target.example --token web.token --via link.example=link.pem                      (at the source)
             """)
 
