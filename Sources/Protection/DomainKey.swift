@@ -18,9 +18,8 @@ public enum DomainKey {
     private static let remedy = "make them with `turntable keys domain`, and copy the domain's \(publicKeyFile) to those who trust it"
 
     public static func read(_ path: String) throws(TurntableError) -> Curve25519.Signing.PrivateKey {
-        let text = try PrivateKeyFile.readSecret(path, remedy: remedy)
-        guard let document = try? PEMDocument(pemString: text), document.discriminator == "PRIVATE KEY", document.derBytes.starts(with: header),
-            let key = try? Curve25519.Signing.PrivateKey(rawRepresentation: document.derBytes.dropFirst(header.count))
+        guard let raw = try PrivateKeyFile.readRaw(path, after: header, remedy: remedy),
+            let key = try? Curve25519.Signing.PrivateKey(rawRepresentation: raw)
         else {
             throw TurntableError(.usage, "reading \(path)", "it is no Ed25519 private key (PKCS#8) in PEM", remedy: remedy)
         }
@@ -40,14 +39,11 @@ public enum DomainKey {
 
     /// Makes domain.key and domain.pem in `directory`.
     public static func make(in directory: String) throws(TurntableError) {
-        try KeyMaker.makeDirectory(directory)
         let key = Curve25519.Signing.PrivateKey()
-        let privateText = PEMDocument(type: "PRIVATE KEY", derBytes: header + key.rawRepresentation).pemString
         let publicText: String
         do { publicText = try Certificate.PublicKey(key.publicKey).serializeAsPEM().pemString } catch {
             throw TurntableError(.unsupported, "writing \(directory)/\(publicKeyFile)", "\(error)")
         }
-        try writeNew(privateText + "\n", to: "\(directory)/\(keyFile)", mode: 0o600)
-        try writeNew(publicText + "\n", to: "\(directory)/\(publicKeyFile)", mode: 0o644)
+        try PrivateKeyFile.writeRaw(key.rawRepresentation, after: header, keyFile, publicText: publicText, publicKeyFile, in: directory)
     }
 }

@@ -116,6 +116,24 @@ enum PrivateKeyFile {
         return try readText(path, remedy: remedy)
     }
 
+    /// The 32 bytes of a key whose PKCS#8 is `header` and they (RFC 8410, 7); nil if the file holds something else.
+    static func readRaw(_ path: String, after header: [UInt8], remedy: String) throws(TurntableError) -> [UInt8]? {
+        let text = try readSecret(path, remedy: remedy)
+        guard let document = try? PEMDocument(pemString: text), document.discriminator == "PRIVATE KEY", document.derBytes.starts(with: header) else {
+            return nil
+        }
+        return Array(document.derBytes.dropFirst(header.count))
+    }
+
+    /// Writes such a key beside its public one, in a directory that may not have either.
+    static func writeRaw(
+        _ key: Data, after header: [UInt8], _ name: String, publicText: String, _ publicName: String, in directory: String
+    ) throws(TurntableError) {
+        try KeyMaker.makeDirectory(directory)
+        try writeNew(PEMDocument(type: "PRIVATE KEY", derBytes: header + key).pemString + "\n", to: "\(directory)/\(name)", mode: 0o600)
+        try writeNew(publicText + "\n", to: "\(directory)/\(publicName)", mode: 0o644)
+    }
+
     /// Writes a key that is not there yet.
     static func write(_ key: P256.Signing.PrivateKey, to path: String) throws(TurntableError) {
         try writeNew(key.pemRepresentation + "\n", to: path, mode: 0o600)

@@ -47,9 +47,8 @@ public struct LinkKey: Sendable {
     static let remedy = "make them with `turntable keys link`, and copy the element's \(publicKeyFile) to those who send over it"
 
     public init(file path: String) throws(TurntableError) {
-        let text = try PrivateKeyFile.readSecret(path, remedy: Self.remedy)
-        guard let document = try? PEMDocument(pemString: text), document.discriminator == "PRIVATE KEY", document.derBytes.starts(with: Self.header),
-            let key = try? Curve25519.KeyAgreement.PrivateKey(rawRepresentation: document.derBytes.dropFirst(Self.header.count))
+        guard let raw = try PrivateKeyFile.readRaw(path, after: Self.header, remedy: Self.remedy),
+            let key = try? Curve25519.KeyAgreement.PrivateKey(rawRepresentation: raw)
         else { throw TurntableError(.usage, "reading \(path)", "it is no X25519 private key (PKCS#8) in PEM", remedy: Self.remedy) }
         self.key = key
     }
@@ -60,11 +59,9 @@ public struct LinkKey: Sendable {
 
     /// Makes link.key and link.pem in `directory`.
     public static func make(in directory: String) throws(TurntableError) {
-        try KeyMaker.makeDirectory(directory)
         let made = LinkKey()
-        let text = PEMDocument(type: "PRIVATE KEY", derBytes: header + made.key.rawRepresentation).pemString
-        try writeNew(text + "\n", to: "\(directory)/\(keyFile)", mode: 0o600)
-        try writeNew(made.publicKey.pem + "\n", to: "\(directory)/\(publicKeyFile)", mode: 0o644)
+        try PrivateKeyFile.writeRaw(
+            made.key.rawRepresentation, after: header, keyFile, publicText: made.publicKey.pem, publicKeyFile, in: directory)
     }
 
     /// Which element of the pass this is, and the key of the frames that follow; nil if it is none.
