@@ -92,15 +92,10 @@ final class LinkRelay: Sendable {
     /// False at the end of the stream.
     private func receive(_ head: UnsafeMutableRawBufferPointer) throws(TurntableError) -> Bool {
         var done = 0
-        let began = Clock.now
         while done < head.count {
             var vector = unsafe iovec(iov_base: head.baseAddress! + done, iov_len: head.count - done)
-            let moved = unsafe tt_receive_vectors(source.rawValue, &vector, 1)
-            if moved == -Int(EAGAIN) {
-                try wait(Clock.now - began)
-                continue
-            }
-            if try checked(moved, "receiving") == 0 { return false }
+            let moved = try untilMoved("receiving", wait) { unsafe tt_receive_vectors(source.rawValue, &vector, 1) }
+            if moved == 0 { return false }
             done += moved
         }
         return true
@@ -108,15 +103,9 @@ final class LinkRelay: Sendable {
 
     private func send(_ head: UnsafeMutableRawBufferPointer, more: Bool) throws(TurntableError) {
         var done = 0
-        let began = Clock.now
         while done < head.count {
             var vector = unsafe iovec(iov_base: head.baseAddress! + done, iov_len: head.count - done)
-            let moved = unsafe tt_send_vectors(next.rawValue, &vector, 1, more ? 1 : 0, 0)
-            if moved == -Int(EAGAIN) {
-                try wait(Clock.now - began)
-                continue
-            }
-            done += try checked(moved, "sending on")
+            done += try untilMoved("sending on", wait) { unsafe tt_send_vectors(next.rawValue, &vector, 1, more ? 1 : 0, 0) }
         }
     }
 

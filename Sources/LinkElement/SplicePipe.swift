@@ -53,12 +53,20 @@ struct SplicePipe: ~Copyable {
     private func spliced(
         _ from: Int32, _ to: Int32, _ count: Int, more: Bool, _ what: StaticString, _ wait: (Nanoseconds) throws(TurntableError) -> Void
     ) throws(TurntableError) -> Int {
-        let began = Clock.now
-        while true {
-            let moved = tt_splice(from, to, count, more ? 1 : 0)
-            if moved >= 0 { return moved }
-            guard moved == -Int(EAGAIN) else { throw TurntableError(.line, "\(what)", errorText(Int32(-moved))) }
-            try wait(Clock.now - began)
-        }
+        try untilMoved(what, wait) { tt_splice(from, to, count, more ? 1 : 0) }
+    }
+}
+
+/// Calls `body`, which gives bytes moved or `-errno`, until something moved or has ended.
+/// - Parameter wait: as for ``SplicePipe``.
+func untilMoved(
+    _ what: StaticString, _ wait: (Nanoseconds) throws(TurntableError) -> Void, _ body: () -> Int
+) throws(TurntableError) -> Int {
+    let began = Clock.now
+    while true {
+        let moved = body()
+        if moved >= 0 { return moved }
+        guard moved == -Int(EAGAIN) else { throw TurntableError(.line, "\(what)", errorText(Int32(-moved))) }
+        try wait(Clock.now - began)
     }
 }
