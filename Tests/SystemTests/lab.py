@@ -495,9 +495,9 @@ def freezer():
     return directory, library
 
 
-def freezing(when, data):
-    """An environment in which turntable stops before, within or after its first write of these bytes."""
-    return {"LD_PRELOAD": str(freezer()[1]), "TURNTABLE_FREEZE": f"{when} {data.hex()}"}
+def freezing(when, *data):
+    """An environment in which turntable stops before, within or after its first write that holds these bytes."""
+    return {"LD_PRELOAD": str(freezer()[1]), "TURNTABLE_FREEZE": " ".join([when, *(each.hex() for each in data)])}
 
 
 def run(*command):

@@ -70,10 +70,10 @@ class OrchestratorTest(SystemTest):
 
     def freeze_and_kill(self, instant, target, **members):
         """The orchestrator stops where it is about to write this, is killed, and started again."""
-        self.lab.kill(self.lab.orchestrators["one"])
-        first = self.lab.orchestrator(environment=lab.freezing("before", instant.encode()))
-        self.lab.wait_vm("source" if target == "target" else "target")
         self.name = identifier()
+        self.lab.kill(self.lab.orchestrators["one"])
+        first = self.lab.orchestrator(environment=lab.freezing("before", instant.encode(), self.name.encode()))
+        self.lab.wait_vm("source" if target == "target" else "target")
         self.lab.migrate(target, id=self.name, downtimeMilliseconds=members.pop("downtimeMilliseconds", 500), **members)
         first.wait_frozen()
         self.lab.kill(first)

@@ -53,10 +53,12 @@ class KilledBetweenDomains(OrchestratorTest):
 
     def move_and_kill(self, there, instant, name, **members):
         """West's orchestrator stands where it is about to write this while `name` is killed; gives how the migration ended."""
-        self.lab.kill_named("west")
-        self.lab.start_named("west", environment=lab.freezing("before", instant.encode()))
-        west = self.lab.controls["west"]
         migration = identifier()
+        # How far a move is stands by itself, without its name.
+        held = (instant,) if "phase" in instant else (instant, migration)
+        self.lab.kill_named("west")
+        self.lab.start_named("west", environment=lab.freezing("before", *(each.encode() for each in held)))
+        west = self.lab.controls["west"]
         self.lab.migrate(there, id=migration, **members)
         west.wait_frozen()
         self.lab.kill_named(name)
