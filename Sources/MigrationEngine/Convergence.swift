@@ -1,5 +1,6 @@
 // When to pause: pure arithmetic on what was measured. No threads, no clock.
 
+internal import Transport
 public import TurntableCore
 internal import WireFormat
 
@@ -11,13 +12,22 @@ public struct LineEstimate: Sendable, Equatable {
         self.oneWay = oneWay
         self.rate = rate
     }
+    /// What the line itself holds when it is full: what is beyond that waits in a queue.
+    var capacity: ByteCount { rate.bytes(in: oneWay + oneWay) }
+
+    /// What goes over the line before whatever is sent now: in the streams' sockets, and in a queue on the line.
+    func waiting(_ streams: [LineStatus]) -> ByteCount {
+        let unsent = streams.reduce(0) { $0 + $1.unsentBytes.value }
+        let onLine = streams.reduce(0) { $0 + $1.inFlightBytes.value }
+        return ByteCount(unsent + max(0, onLine - capacity.value))
+    }
 }
 
 /// How long the machine would stand still if it were paused now, by part.
 public struct BlackoutPrediction: Sendable, Equatable, Codable {
     /// Pausing, and the last drain of the dirty log.
     public var pause: Nanoseconds
-    /// What is left to send, and what the line still holds, at the measured rate.
+    /// What is left to send, and what waits before it, at the measured rate.
     public var lastBytes: Nanoseconds
     public var oneWay: Nanoseconds
     /// Saving and loading the device state.
@@ -26,14 +36,16 @@ public struct BlackoutPrediction: Sendable, Equatable, Codable {
     public var verification: Nanoseconds
     public var total: Nanoseconds { pause + lastBytes + oneWay + device + verification }
 
-    /// - Parameter drain: what draining the dirty log took before, if it keeps the machine still.
+    /// - Parameters:
+    ///   - waiting: what goes over the line before the pages that are left.
+    ///   - drain: what draining the dirty log took before, if it keeps the machine still.
     public init(
-        pagesLeft: PageCount, unsent: ByteCount, line: LineEstimate, device cost: DeviceCost, drain: Nanoseconds = .zero,
+        pagesLeft: PageCount, waiting: ByteCount, line: LineEstimate, device cost: DeviceCost, drain: Nanoseconds = .zero,
         verification: Nanoseconds = .zero
     ) {
         self.verification = verification
         pause = Self.pauseTime + drain
-        let left = pagesLeft.value * (pageBytes + Extent.bytes) + unsent.value + cost.bytes.value
+        let left = pagesLeft.value * (pageBytes + Extent.bytes) + waiting.value + cost.bytes.value
         lastBytes = line.rate.time(for: ByteCount(left))
         oneWay = line.oneWay
         device = cost.save + cost.load

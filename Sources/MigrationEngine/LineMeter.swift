@@ -19,7 +19,7 @@ public struct LineMeter: Sendable {
         samples.reserveCapacity(Self.mostSamples)
     }
 
-    /// The shortest round trip counts: longer ones waited in a queue, which the unsent bytes account for.
+    /// The shortest round trip counts: longer ones waited in a queue, which the bytes on the line account for.
     public mutating func sawRoundTrip(_ time: Nanoseconds) {
         if time > .zero { roundTrip = min(roundTrip, time) }
     }

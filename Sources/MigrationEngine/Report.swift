@@ -37,8 +37,8 @@ public struct ProgressReport: Sendable, Codable, Equatable {
     public var secondsLeft: Double
 }
 
-/// The machine's standstill by phase, from its pause at the source to its resume at the target. The one-way delay is
-/// half the measured round trip, so that no two clocks are compared.
+/// The machine's standstill by phase, from its pause at the source to its resume at the target. No two clocks are compared: the
+/// hand-off's way is what a heartbeat behind it took there and back, less half the line's round trip for the way back.
 public struct BlackoutReport: Sendable, Codable, Equatable {
     public var pauseMilliseconds: Double
     public var lastScanMilliseconds: Double
@@ -115,7 +115,7 @@ public struct VerificationReport: Sendable, Codable, Equatable {
 extension SourceMigration {
     func makeReport(_ session: SourceSession, _ target: Committed, _ senders: [StripeSender]) -> MigrationReport {
         let roundTrip = state.read { $0.meter.roundTrip }
-        let oneWay = roundTrip / 2
+        let oneWay = handOffWay(roundTrip)
         let source = session.blackout
         var sum = session.earlier
         sum += total(senders)
@@ -144,6 +144,16 @@ extension SourceMigration {
             retransmissions: senders.reduce(0) { $0 + $1.status.retransmissions }, withdrawnPauses: session.withdrawnPauses,
             isRunning: machine.isRunning, attachments: session.attachments, pagesSentAgain: session.pagesSentAgain,
             verification: session.verification.map { VerificationReport($0, machine.pages.regions) })
+    }
+
+    /// How long the hand-off was on its way, with the queues that it met.
+    private func handOffWay(_ roundTrip: Nanoseconds) -> Nanoseconds {
+        // The answer comes with the target's word, unless the line is cut or the hand-off was another process's.
+        let measured = state.wait(atMost: Limits.lastWordTime) { state in
+            let isComing = state.handOffPing != nil && state.control != nil && state.lost == nil
+            return state.handOffRoundTrip ?? (isComing ? nil : roundTrip)
+        }
+        return max(measured ?? roundTrip, roundTrip) - roundTrip / 2
     }
 }
 

@@ -28,7 +28,10 @@ extension SourceMigration {
                 state.update { state in
                     state.lastHeard = now
                     switch message {
-                    case .pong(let pong): state.meter.sawRoundTrip(now - Nanoseconds(Int64(truncatingIfNeeded: pong.stamp)))
+                    case .pong(let pong):
+                        let sent = Nanoseconds(Int64(truncatingIfNeeded: pong.stamp))
+                        if sent == state.handOffPing { state.handOffRoundTrip = now - sent }
+                        state.meter.sawRoundTrip(now - sent)
                     case .offered(let offered) where state.phase == .preparing: state.said = .offered(offered)
                     case .refused(let refusal): state.said = .refused(refusal)
                     case .abort(let reason) where state.right != .relinquished:

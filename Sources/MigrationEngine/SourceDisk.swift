@@ -17,6 +17,8 @@ final class SourceDisk: @unchecked Sendable {
     /// What asking for a delta took last.
     private(set) var fetchTime = Nanoseconds.zero
     private var losses = 0
+    /// Whether the last delta said that changes were lost: the source of it is forgotten with that.
+    private let endedInLoss = Monitor(false)
 
     init(_ source: any BlockSource, region: RegionIndex) {
         self.source = source
@@ -55,6 +57,7 @@ final class SourceDisk: @unchecked Sendable {
         let changes = try source.nextDelta()
         insert(changes.chunks, into: pending)
         try source.settle()
+        endedInLoss.update { $0 = false }
         fetchTime = Clock.now - began
         waiting.remove(0..<pages.value)
         if let reason = changes.lossReason {
@@ -71,6 +74,15 @@ final class SourceDisk: @unchecked Sendable {
         return nil
     }
 
+    /// What the machine, which stands still, wrote last. Blocks may be read meanwhile.
+    func lastDelta() throws(TurntableError) -> BlockChanges {
+        try endedInLoss.update { (endedInLoss) throws(TurntableError) in
+            let changes = try source.lastDelta()
+            endedInLoss = changes.lossReason != nil
+            return changes
+        }
+    }
+
     /// Reads pages that lie within the disk, but for the end of the last one, which is filled up with zeroes. False if the frozen content is
     /// lost.
     func read(_ run: Range<Int>, into buffer: UnsafeMutableRawPointer) throws(TurntableError) -> Bool {
@@ -78,7 +90,8 @@ final class SourceDisk: @unchecked Sendable {
         do throws(TurntableError) {
             try unsafe source.read(bytes, into: UnsafeMutableRawBufferPointer(start: buffer, count: bytes.count))
         } catch {
-            guard source.lossReason() != nil else { throw error }
+            // Of what was frozen, or of what the last delta has just let go.
+            guard source.lossReason() != nil || endedInLoss.read({ $0 }) else { throw error }
             return false
         }
         let rest = run.count * pageBytes - bytes.count

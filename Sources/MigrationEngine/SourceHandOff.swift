@@ -22,7 +22,7 @@ extension SourceMigration {
             blackout.lastPages = session.ledger.pagesLeft
             let line = state.read { $0.meter.estimate }
             let now = BlackoutPrediction(
-                pagesLeft: blackout.lastPages + (try session.changedPages()), unsent: unsent(senders), line: line, device: machine.deviceCost,
+                pagesLeft: blackout.lastPages + (try session.changedPages()), waiting: waiting(senders, line), line: line, device: machine.deviceCost,
                 verification: verificationTime)
             guard blackout.scanned - blackout.began + now.total - now.pause <= options.budget else { return try withdraw(tooLong(now)) }
 
@@ -40,7 +40,7 @@ extension SourceMigration {
             session.ledger.deviceState = session.deviceState
             try finishJobs(senders)
 
-            let rest = line.rate.time(for: unsent(senders)) + line.oneWay + machine.deviceCost.load
+            let rest = line.rate.time(for: waiting(senders, line)) + line.oneWay + machine.deviceCost.load
             guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(tooLong(now)) }
         } catch {
             // Nothing was handed off: the machine runs on here, or it is said why not.
@@ -82,7 +82,13 @@ extension SourceMigration {
 
     /// From its first byte on the machine is the target's. An error here does not mean that it was not sent.
     private func say(_ handoff: Handoff) {
-        try? state.read({ $0.control })?.send(.handoff(handoff))
+        let sent = Clock.now
+        let control = state.update { state in
+            state.handOffPing = sent
+            return state.control
+        }
+        try? control?.send(.handoff(handoff))
+        try? control?.send(.ping(UInt64(bitPattern: sent.value)))
         report(.phase(.handedOff))
     }
 
@@ -118,7 +124,7 @@ extension SourceMigration {
     private func sendLastBlocks(
         _ session: SourceSession, _ senders: [StripeSender], _ blackout: inout SourceBlackout
     ) throws(TurntableError) -> String? {
-        let deltas = try session.disks.map { (disk) throws(TurntableError) in try disk.source.lastDelta() }
+        let deltas = try session.disks.map { (disk) throws(TurntableError) in try disk.lastDelta() }
         blackout.deltasTold = Clock.now
         guard !deltas.isEmpty else { return nil }
         try finishJobs(senders)

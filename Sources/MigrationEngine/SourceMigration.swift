@@ -72,6 +72,9 @@ public final class SourceMigration: Sendable {
         var verified: Verified?
         var lastHeard = Nanoseconds.zero
         var lastPing = Nanoseconds.zero
+        /// When the heartbeat behind the hand-off was sent, and how long its answer took: what the line took for the hand-off, and back.
+        var handOffPing: Nanoseconds?
+        var handOffRoundTrip: Nanoseconds?
     }
     enum Answer {
         case offered(Offered)
@@ -144,9 +147,7 @@ public final class SourceMigration: Sendable {
             report(.round(round.report))
             session.prediction = round.prediction
             switch convergence.decide(after: round.outcome, prediction: round.prediction, line: round.line) {
-            case .anotherRound:
-                try letOut(senders, pagesLeft: round.outcome.pagesLeft, line: round.line)
-                continue
+            case .anotherRound: continue
             case .refuse(let why):
                 throw TurntableError(
                     .refused, "moving \(machine.name) within the downtime budget", why + "; the machine runs on here",

@@ -57,7 +57,7 @@ extension SourceMigration {
             pagesLeft: ledger.pagesLeft + (try session.changedPages()),
             pagesMerged: PageCount(after.refreshedPages - before.refreshedPages), elapsed: elapsed)
         let prediction = BlackoutPrediction(
-            pagesLeft: outcome.pagesLeft, unsent: unsent(senders), line: meter.estimate, device: machine.deviceCost,
+            pagesLeft: outcome.pagesLeft, waiting: waiting(senders, meter.estimate), line: meter.estimate, device: machine.deviceCost,
             drain: dirtyLog.standstill + session.lastDeltaTime, verification: verificationTime)
         let bytes = ByteCount(after.bytesOnWire - before.bytesOnWire)
         // A short round may be over before anything of it is acknowledged.
@@ -108,34 +108,30 @@ extension SourceMigration {
     static let tickTime = Nanoseconds.milliseconds(20)
     static let progressTime = Nanoseconds.milliseconds(200)
 
-    /// While a window is still opening, bytes wait for it, not for the line: up to a round trip more, which no rate
-    /// tells. Such a wait must be over before a pause, so it is waited for here, where the machine runs.
+    /// What waits in a socket or in a queue on the line goes before the last pages and the hand-off, and while a window is
+    /// still opening bytes wait for it, up to a round trip more, which no rate tells. Both must be over before a pause, so they
+    /// are waited for here, where the machine runs; nor would rounds that only add to a queue be worth anything.
     func settle(_ senders: [StripeSender]) throws(TurntableError) {
         let meter = state.read { $0.meter }
-        guard meter.roundTrip != .forever else { return }
-        let deadline = Clock.now + meter.roundTrip + meter.roundTrip
+        let line = meter.estimate
+        let opening = meter.roundTrip == .forever ? .zero : meter.roundTrip + meter.roundTrip
+        let deadline = Clock.now + max(opening, min(line.rate.time(for: waiting(senders, line)), Limits.letOutTime))
         while Clock.now < deadline {
-            let isSettled = senders.allSatisfy { sender in
+            let left = line.rate.time(for: waiting(senders, line))
+            let isSettled = left <= Self.shortQueue && senders.allSatisfy { sender in
                 let status = sender.status
-                let product = meter.estimate.rate.bytesPerSecond * meter.roundTrip.seconds / Double(senders.count)
                 let room = status.windowBytes - status.inFlightBytes
-                let isOpen = status.windowBytes == ByteCount(0) || Double(status.windowBytes.value) >= product
+                let isOpen = status.windowBytes == ByteCount(0) || status.windowBytes.value >= line.capacity.value / senders.count
                 return isOpen || status.unsentBytes == ByteCount(0) && room >= machine.deviceCost.bytes
             }
             if isSettled { return }
             try tick(senders)
-            Clock.sleep(Self.tickTime)
+            Clock.sleep(min(Self.tickTime, max(left, Self.shortQueue)))
         }
     }
 
-    /// When the streams hold more than another round would add, rounds only count themselves up: the line comes first.
-    func letOut(_ senders: [StripeSender], pagesLeft: PageCount, line: LineEstimate) throws(TurntableError) {
-        let deadline = Clock.now + min(line.rate.time(for: unsent(senders)), Limits.letOutTime)
-        while unsent(senders) > pagesLeft.bytes, Clock.now < deadline {
-            try tick(senders)
-            Clock.sleep(Self.tickTime)
-        }
-    }
+    /// A queue that takes no longer than this is not waited for.
+    private static let shortQueue = Convergence.worthwhileGain
 
     /// What is looked at while a round goes on.
     func tick(_ senders: [StripeSender]) throws(TurntableError) {
@@ -153,7 +149,10 @@ extension SourceMigration {
     }
 
     func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
-    func unsent(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.unsentBytes } }
+    /// What goes over the line before whatever is sent now: in the sockets, and in a queue on the line.
+    func waiting(_ senders: [StripeSender], _ line: LineEstimate) -> ByteCount {
+        line.waiting(senders.map(\.status))
+    }
     func total(_ senders: [StripeSender]) -> StripeSender.Counts {
         senders.reduce(into: StripeSender.Counts()) { $0 += $1.counts }
     }

@@ -1,4 +1,5 @@
 internal import Testing
+internal import Transport
 internal import TurntableCore
 internal import WireFormat
 
@@ -10,15 +11,15 @@ struct ConvergenceTests {
     let line = LineEstimate(oneWay: .milliseconds(10), rate: BitRate(bitsPerSecond: 1e9))
     let device = DeviceCost(bytes: .kibi(500), save: .milliseconds(7), load: .milliseconds(9))
 
-    private func predict(_ pages: Int, unsent: Int = 0) -> BlackoutPrediction {
-        BlackoutPrediction(pagesLeft: PageCount(pages), unsent: ByteCount(unsent), line: line, device: device)
+    private func predict(_ pages: Int, waiting: Int = 0) -> BlackoutPrediction {
+        BlackoutPrediction(pagesLeft: PageCount(pages), waiting: ByteCount(waiting), line: line, device: device)
     }
     private func decide(_ convergence: inout Convergence, left: Int, in time: Nanoseconds = .seconds(1)) -> Convergence.Decision {
         convergence.decide(after: RoundOutcome(pagesLeft: PageCount(left), elapsed: time), prediction: predict(left), line: line)
     }
 
     @Test func thePredictionIsTheSumOfItsParts() {
-        let prediction = predict(1000, unsent: 250_000)
+        let prediction = predict(1000, waiting: 250_000)
         #expect(prediction.pause == .milliseconds(5))
         #expect(prediction.oneWay == .milliseconds(10))
         #expect(prediction.device == .milliseconds(16))
@@ -27,9 +28,19 @@ struct ConvergenceTests {
         #expect(prediction.total.value == 5_000_000 + 10_000_000 + 16_000_000 + 38_992_000)
     }
 
+    @Test func whatALineDoesNotHoldWaitsInAQueue() {
+        // 20 ms there and back at 1 Gb/s: 2.5 MB.
+        #expect(line.capacity == ByteCount(2_500_000))
+        var streams = [LineStatus(), LineStatus()]
+        (streams[0].inFlightBytes, streams[1].inFlightBytes) = (ByteCount(1_000_000), ByteCount(1_500_000))
+        #expect(line.waiting(streams) == ByteCount(0))
+        (streams[0].unsentBytes, streams[1].inFlightBytes) = (ByteCount(300_000), ByteCount(2_000_000))
+        #expect(line.waiting(streams) == ByteCount(800_000))
+    }
+
     @Test func aDeadLineIsPredictedAsForever() {
         let prediction = BlackoutPrediction(
-            pagesLeft: PageCount(1), unsent: ByteCount(0), line: LineEstimate(oneWay: .zero, rate: BitRate(bitsPerSecond: 0)),
+            pagesLeft: PageCount(1), waiting: ByteCount(0), line: LineEstimate(oneWay: .zero, rate: BitRate(bitsPerSecond: 0)),
             device: device)
         #expect(prediction.total == .forever)
         var convergence = Convergence(budget: .seconds(1))

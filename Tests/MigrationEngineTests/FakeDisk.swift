@@ -160,11 +160,12 @@ final class FakeSink: BlockSink, @unchecked Sendable {
         let result = state.wait(atMost: .seconds(10)) { state -> Result<Int, TurntableError>? in
             if let failure = state.failure { return .failure(failure) }
             guard !state.claimed.values.contains(where: { $0.overlaps(range) }) else { return nil }
-            return (0..<4).first { state.claimed[$0] == nil }.map { .success($0) }
+            guard let index = (0..<4).first(where: { state.claimed[$0] == nil }) else { return nil }
+            state.claimed[index] = range
+            return .success(index)
         }
         guard let result else { throw TurntableError(.unsupported, "claiming a buffer", "none was free") }
         let index = try result.get()
-        state.update { $0.claimed[index] = range }
         return BlockBuffer(index: index, range: range, address: buffers[index].bytes.baseAddress!)
     }
     func submit(_ buffer: BlockBuffer, _ parts: [BlockPart], done: @escaping @Sendable (TurntableError?) -> Void) {

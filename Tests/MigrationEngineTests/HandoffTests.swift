@@ -27,6 +27,17 @@ internal import WireFormat
     }
 
     /// A source that keeps keys to the machine's memory could write it while it runs.
+    @Test func theReportCountsWhatTheHandoffWaitedForOnItsWay() throws {
+        let stage = try Stage()
+        stage.toTarget = { message in
+            if case .handoff = message { Clock.sleep(.milliseconds(150)) }
+            return [message]
+        }
+        let report = try stage.run().source.get()
+        #expect(report.blackout.oneWayMilliseconds >= 150)
+        #expect(report.blackout.totalMilliseconds >= report.blackout.oneWayMilliseconds)
+    }
+
     @Test func theSourcesAccessEndsBeforeTheMachineRuns() throws {
         let stage = try Stage()
         stage.options.streams = 3

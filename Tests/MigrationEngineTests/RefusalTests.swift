@@ -159,7 +159,8 @@ internal import WireFormat
             Clock.sleep(.milliseconds(300))
         }
         let (sent, _) = stage.run()
-        #expect(sent.error?.kind == .line, "\(sent)")
+        // What the target says of it may come through before its stream is shut.
+        #expect([.line, .refused].contains(sent.error?.kind), "\(sent)")
         #expect(!stage.conversation.contains("S handoff"))
         expectUnharmed(stage)
     }
