@@ -128,6 +128,22 @@ extension SourceMigration {
         }
     }
 
+    /// A pause before the target is ready would last until it is: so the machine runs on meanwhile. False if there was nothing to wait for;
+    /// else what was written in that time wants another round.
+    func awaitReadiness(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> Bool {
+        guard !session.hasAwaitedReadiness, !state.read({ $0.isTargetReady }) else { return false }
+        let deadline = Clock.now + options.waits.readiness
+        while state.wait(atMost: Self.tickTime, until: { $0.isTargetReady ? true : nil }) == nil {
+            try tick(senders)
+            guard Clock.now < deadline else {
+                report(.note("the target is not ready after \(options.waits.readiness): the machine moves all the same, and may stand still longer"))
+                break
+            }
+        }
+        session.hasAwaitedReadiness = true
+        return true
+    }
+
     /// When the streams hold more than another round would add, rounds only count themselves up: the line comes first.
     func letOut(_ senders: [StripeSender], pagesLeft: PageCount, line: LineEstimate) throws(TurntableError) {
         let deadline = Clock.now + min(line.rate.time(for: unsent(senders)), Limits.letOutTime)
