@@ -69,6 +69,9 @@ public protocol TargetMachine: AnyObject, Sendable {
     var contents: [TargetContent] { get }
     /// False if it was paused at the source: then ``resume()`` makes it ready and leaves it so.
     var isRunning: Bool { get }
+    /// False while its host still prepares what the machine needs beside memory and state: the source lets it run until then, if that does
+    /// not take too long. Asked each ``Limits/pollTime``.
+    var isReady: Bool { get }
     /// An earlier process of this receiver loaded the device state: the machine is ready to run, and may have been said to be.
     var hasDeviceState: Bool { get }
     /// What a migration to here must not forget when its process dies: zeroes, or what an earlier process of the receiver left.
@@ -98,6 +101,7 @@ extension TargetMachine {
         pages.regions.map { _ in .zero } + disks.map { $0.isZeroed ? .zero : $0.isUnfinishedCopy ? .older : .unknown }
     }
     public var isRunning: Bool { true }
+    public var isReady: Bool { true }
     public var hasDeviceState: Bool { false }
 }
 

@@ -39,6 +39,7 @@ extension SourceMigration {
                     case .abort(let reason): state.said = .lost(TurntableError(.line, "the target", reason))
                     case .committed(let committed): state.said = .committed(committed)
                     case .verified(let verified) where state.right == .relinquished || state.right == .committed: state.verified = verified
+                    case .readiness(let isReady): state.isTargetReady = isReady
                     case .olderPages: break
                     case .welcome, .offer, .offered, .ping, .handoff, .digests, .verified, .query, .resolution, .keys,
                         .confirmed, .program:

@@ -40,6 +40,7 @@ public struct MigrationOptions: Sendable {
 /// How long a migration waits for the other end. A test has less time than a line.
 public struct MigrationWaits: Sendable {
     public var prepare = Limits.prepareTime
+    public var readiness = Limits.readinessTime
     public var stall = Limits.stallTime
     public var commit = Limits.commitTime
     public init() {}
@@ -66,6 +67,8 @@ public final class SourceMigration: Sendable {
         var said: Answer?
         /// How its control stream ended.
         var lost: TurntableError?
+        /// The machine could run at the target as soon as it is there.
+        var isTargetReady = true
         /// What the target said before it left counts more than that it left.
         var answer: Answer? { said ?? lost.map { .lost($0) } }
         /// What it said of the memory, which it may say before it says that it runs the machine.
@@ -152,7 +155,7 @@ public final class SourceMigration: Sendable {
                 throw TurntableError(
                     .refused, "moving \(machine.name) within the downtime budget", why + "; the machine runs on here",
                     remedy: "raise --downtime, or calm the guest")
-            case .pause: break
+            case .pause: if try awaitReadiness(session, senders) { continue }
             }
             if try handOff(session, senders) { return finish(session, try awaitCommitted(session), senders) }
             session.withdrawnPauses += 1

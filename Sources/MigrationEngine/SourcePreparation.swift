@@ -12,7 +12,7 @@ extension SourceMigration {
         let control = try transport.connectControl()
         state.update { state in
             state.control = control
-            (state.said, state.lost) = (nil, nil)
+            (state.said, state.lost, state.isTargetReady) = (nil, nil, true)
             state.lastHeard = Clock.now
             state.meter.pauseMeasuring()
         }

@@ -133,19 +133,40 @@ extension SourceMigration {
     /// A queue that takes no longer than this is not waited for.
     private static let shortQueue = Convergence.worthwhileGain
 
+    /// A pause before the target is ready would last until it is: so the machine runs on meanwhile. False if there was nothing to wait for;
+    /// else what was written in that time wants another round.
+    func awaitReadiness(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> Bool {
+        guard !session.hasAwaitedReadiness, !state.read({ $0.isTargetReady }) else { return false }
+        let deadline = Clock.now + options.waits.readiness
+        while state.wait(atMost: Self.tickTime, until: { $0.isTargetReady ? true : nil }) == nil {
+            try check(senders)
+            guard Clock.now < deadline else {
+                report(.note("the target is not ready after \(options.waits.readiness): the machine moves all the same, and may stand still longer"))
+                break
+            }
+        }
+        session.hasAwaitedReadiness = true
+        return true
+    }
+
     /// What is looked at while a round goes on.
     func tick(_ senders: [StripeSender]) throws(TurntableError) {
-        heartbeat()
-        try checkCancelled()
-        try checkTarget()
-        try machine.checkAlive()
-        for sender in senders { try sender.checkFailure() }
+        try check(senders)
         let acknowledged = acknowledged(senders)
         let roundTrips = senders.map(\.status.roundTrip)
         state.update { state in
             state.meter.sawAcknowledged(acknowledged, at: Clock.now)
             for time in roundTrips { state.meter.sawRoundTrip(time) }
         }
+    }
+
+    /// The same where the line is idle, which says nothing of its rate.
+    private func check(_ senders: [StripeSender]) throws(TurntableError) {
+        heartbeat()
+        try checkCancelled()
+        try checkTarget()
+        try machine.checkAlive()
+        for sender in senders { try sender.checkFailure() }
     }
 
     func acknowledged(_ senders: [StripeSender]) -> ByteCount { senders.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }

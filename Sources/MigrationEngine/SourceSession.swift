@@ -30,6 +30,8 @@ final class SourceSession {
     var rounds: [RoundReport] = []
     var prediction: BlackoutPrediction?
     var withdrawnPauses = 0
+    /// The target has been waited for until it was ready, or for long enough.
+    var hasAwaitedReadiness = false
     var blackout = SourceBlackout(began: Clock.now)
     /// Sent on attachments that ended.
     var earlier = StripeSender.Counts()

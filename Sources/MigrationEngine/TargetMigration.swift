@@ -235,10 +235,13 @@ public final class TargetMigration: Sendable {
     ) throws(TurntableError) -> (Handoff, arrived: Nanoseconds) {
         try attachment.begin(offer, arrival, budget, stall: options.waits.stall)
         let contents = received.isEmpty ? machine.contents : []
+        // Before it, so that no round ends without this being known.
+        let isReady = machine.isReady
+        if !isReady { try attachment.control.send(.readiness(false)) }
         try attachment.control.send(.offered(Offered(epoch: offer.epoch, host: journals.host, received: received, contents: contents)))
         enter(.copying)
         tellOlderPages(of: machine, contents, arrival, attachment)
-        let handoff = try awaitHandoff(attachment, machine)
+        let handoff = try awaitHandoff(attachment, machine, isReady: isReady)
         let arrived = Clock.now
         let complete = attachment.state.wait(atMost: options.waits.stall) { state -> Result<Void, TurntableError>? in
             for (stream, count) in handoff.frames.enumerated() where arrival.received(stream) > count {
@@ -259,8 +262,12 @@ public final class TargetMigration: Sendable {
         return (handoff, arrived)
     }
 
-    private func awaitHandoff(_ attachment: TargetAttachment, _ machine: any TargetMachine) throws(TurntableError) -> Handoff {
+    /// - Parameter isReady: false if the source waits to hear that the machine is.
+    private func awaitHandoff(
+        _ attachment: TargetAttachment, _ machine: any TargetMachine, isReady: Bool
+    ) throws(TurntableError) -> Handoff {
         var lastWords: Nanoseconds?
+        var isReady = isReady
         while true {
             let handoff = attachment.state.wait(atMost: Limits.pollTime) { state -> Result<Handoff, TurntableError>? in
                 // What has been handed off is ours, whatever came after it.
@@ -276,6 +283,11 @@ public final class TargetMigration: Sendable {
                 }
                 try checkCancelled()
                 try machine.checkAlive()
+                if !isReady, machine.isReady {
+                    isReady = true
+                    // A line that is gone is heard of by who listens.
+                    try? attachment.control.send(.readiness(true))
+                }
                 continue
             }
             guard handoff.attachment == attachment.control.attachment else {

@@ -72,6 +72,8 @@ public enum Limits {
     public static let helloTime = Nanoseconds.seconds(10)
     /// The target starts the machine's shell and prepares its memory within this time.
     public static let prepareTime = Nanoseconds.seconds(120)
+    /// A target that says it is not ready to run the machine is waited for this long: libxl gives a device's script 40 s.
+    public static let readinessTime = Nanoseconds.seconds(60)
     /// A stream on which bytes are due and none moved for this long is dead.
     public static let stallTime = Nanoseconds.seconds(30)
     /// A hypervisor answers a command within this time.

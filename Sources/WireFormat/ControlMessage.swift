@@ -3,9 +3,10 @@
 //   message = bodyBytes u32 (at most Limits.controlBodyBytes) | type u16 | 0 u16 | body
 //
 // Order, source (S) and target (T):
-//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Offered | Refused ─ T OlderPages, if it has older
-//   copies ─ frames of pages and blocks on the data streams, with S Ping / T Pong meanwhile ─ S pauses the machine, the last
-//   frames, those of the device state ─ S Handoff ─ T Committed | Refused ─ S Confirmed ─ S Digests ─ T Verified
+//   S preface ─ T Welcome ─ S Keys, if the line is protected ─ S Offer ─ T Readiness, if it is not ready ─ T Offered | Refused ─
+//   T OlderPages, if it has older copies ─ frames of pages and blocks on the data streams, with S Ping / T Pong and that T Readiness
+//   meanwhile ─ S pauses the machine, the last frames, those of the device state ─ S Handoff ─ T Committed | Refused ─ S Confirmed ─
+//   S Digests ─ T Verified
 //
 // A cut line ends the attachment, not the session: the source connects again and says Offer with the same session; Offered
 // tells what has arrived, and only what is missing is sent. Somebody who wants to know what became of an epoch says Query
@@ -36,6 +37,9 @@ public enum ControlMessage: Equatable, Sendable {
     case confirmed(Query)
     /// Of a region that the target has an older copy of.
     case olderPages(OlderPages)
+    /// Whether the target's host has everything to run the machine but memory and state. Unsaid, it has. The source pauses the machine when
+    /// it has, or has waited for long enough.
+    case readiness(Bool)
     /// Of a program that the target runs for the source, on a control stream of its own.
     case program(ProgramMessage)
 }
@@ -45,7 +49,7 @@ extension ControlMessage {
 
     enum Kind: UInt16, CaseIterable {
         case welcome = 1, offer, offered, refused, ping, pong, handoff, committed, abort, digests, verified, query, resolution,
-            keys, confirmed, olderPages, program
+            keys, confirmed, olderPages, program, readiness
     }
 
     /// The message with its header, ready to send.
@@ -73,6 +77,9 @@ extension ControlMessage {
         case .keys(let keys): kind = body.append(keys, .keys)
         case .confirmed(let query): kind = body.append(query, .confirmed)
         case .olderPages(let pages): kind = body.append(pages, .olderPages)
+        case .readiness(let isReady):
+            kind = .readiness
+            body.append(flag: isReady)
         case .program(let program): kind = body.append(program, .program)
         }
         var message = MessageWriter()
@@ -122,6 +129,7 @@ extension ControlMessage {
             case .resolution: .resolution(try Resolution(from: &reader))
             case .keys: .keys(try Keys(from: &reader))
             case .confirmed: .confirmed(try Query(from: &reader))
+            case .readiness: .readiness(try reader.readFlag())
             case .olderPages: .olderPages(try OlderPages(from: &reader))
             case .program: .program(try ProgramMessage(from: &reader))
             }

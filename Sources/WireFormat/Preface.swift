@@ -78,7 +78,7 @@ public enum NamedAttachment: Sendable {}
 public struct Preface: Equatable, Sendable {
     public static let bytes = 32
     /// The versions this build speaks.
-    public static let version: UInt16 = 4
+    public static let version: UInt16 = 5
     static let magic: [UInt8] = Array("TURNTBL\n".utf8)
 
     public var lowestVersion: UInt16

@@ -17,7 +17,7 @@ struct EarlyEnd {
     }
     private var state = State.looking([])
 
-    /// What tells turntable-xen-helper that its stream passes here.
+    /// What tells turntable-xen-helper that its stream passes here, and where it reads whether xl is ready (Readiness.swift).
     static let setting = "TURNTABLE_EARLY_END"
     /// libxl's record of that name: type u32 (0) | length u32 (0).
     private static let end = [UInt8](repeating: 0, count: 8)

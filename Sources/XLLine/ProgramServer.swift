@@ -79,10 +79,11 @@ private final class RunningProgram: Sendable {
         errors = Descriptor(owning: ourErrors)
         let itsErrors = Descriptor(owning: theirErrors)
         let copies = (output: try channel.duplicate().release(), errors: try errors.duplicate().release())
+        let readiness = try Readiness()
         child = try ChildProcess(
-            command, environment: [EarlyEnd.setting: "1"], channel: itsChannel.rawValue, errors: itsErrors.rawValue)
+            command, environment: [EarlyEnd.setting: readiness.path], channel: itsChannel.rawValue, errors: itsErrors.rawValue)
         readers = [
-            WorkerThread("output") { pass(Descriptor(owning: copies.output), as: .output, over: control) },
+            WorkerThread("output") { pass(Descriptor(owning: copies.output), as: .output, over: control) { readiness.hear($0) } },
             WorkerThread("errors") { pass(Descriptor(owning: copies.errors), as: .errors, over: control) },
         ]
         pulse = Pulse(control)

@@ -31,10 +31,13 @@ public enum RemoteProgram {
     }
 }
 
-/// Sends what comes from a descriptor, and its end. If the line is gone, whoever receives on it hears why.
-func pass(_ source: consuming Descriptor, as stream: ProgramMessage.StandardStream, over control: any ControlChannel) {
+/// Sends what comes from a descriptor, and its end, which `heard` gets too. If the line is gone, whoever receives on it hears why.
+func pass(
+    _ source: consuming Descriptor, as stream: ProgramMessage.StandardStream, over control: any ControlChannel, heard: ([UInt8]) -> Void = { _ in }
+) {
     while true {
         let bytes = (try? Socket.read(source, atMost: Limits.programBytes, what: "reading for the other host")) ?? []
+        heard(bytes)
         guard (try? control.send(.program(.bytes(stream, bytes)))) != nil, !bytes.isEmpty else { return }
     }
 }

@@ -7,20 +7,20 @@ public import WireFormat
 ///
 /// libxl goes on with a domain, to its devices and their scripts, when its helper is done and the stream has ended. Where the
 /// stream ends early (XLLine/EarlyEnd.swift) that can be before the memory comes: xl starts the domain when the source's xl says so,
-/// after the source's helper has heard that all is here.
+/// after the source's helper has heard that all is here. The source suspends the machine when xl here waits for that (XLLine/Readiness.swift).
 public final class XenTargetHost: TargetHost, @unchecked Sendable {
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
-    private let isEarly: Bool
+    private let early: String?
     /// Called when libxl may go on.
-    private let isReady: @Sendable () -> Void
+    private let mayGoOn: @Sendable () -> Void
 
-    /// - Parameter isEarly: libxl goes on before the memory is here.
+    /// - Parameter early: if libxl goes on before the memory is here, the file whose byte is not zero when xl is ready to start the domain.
     public init(
-        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, isEarly: Bool, isReady: @escaping @Sendable () -> Void
+        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, mayGoOn: @escaping @Sendable () -> Void
     ) {
-        (self.domain, self.services, self.libxl, self.isEarly, self.isReady) = (domain, services, libxl, isEarly, isReady)
+        (self.domain, self.services, self.libxl, self.early, self.mayGoOn) = (domain, services, libxl, early, mayGoOn)
     }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
@@ -31,9 +31,9 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         try domain.setProcessorPolicy(description.processorPolicy)
         try libxl.staticDataIsHere()
         // Whoever is at the rings' other ends uses them from then on.
-        let apart = isEarly ? description.rings.frames : []
-        let machine = XenTargetMachine(try XenMemory.target(domain, description, apart: apart), services, libxl, isReady)
-        if isEarly { try machine.letLibxlGoOn(description.rings) }
+        let apart = early == nil ? [] : description.rings.frames
+        let machine = XenTargetMachine(try XenMemory.target(domain, description, apart: apart), services, libxl, early: early, mayGoOn)
+        if early != nil { try machine.letLibxlGoOn(description.rings) }
         return machine
     }
 
@@ -47,16 +47,22 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
-    private let isReady: @Sendable () -> Void
+    private let early: String?
+    private let mayGoOn: @Sendable () -> Void
     // The session's thread alone.
     private var rings: XenRings?
     private var hasGoneOn = false
 
-    init(_ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, _ isReady: @escaping @Sendable () -> Void) {
+    init(
+        _ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, _ mayGoOn: @escaping @Sendable () -> Void
+    ) {
         pages = memory
         domain = memory.domain
-        (self.services, self.libxl, self.isReady) = (services, libxl, isReady)
+        (self.services, self.libxl, self.early, self.mayGoOn) = (services, libxl, early, mayGoOn)
     }
+
+    /// Whether libxl is through with what it does here before the machine is started. Not to know is no reason to wait.
+    var isReady: Bool { early.map { (try? readFile($0, atMost: 1))?.first != 0 } ?? true }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
     func forgetSession() {}
@@ -78,7 +84,7 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
         hasGoneOn = true
         try libxl.results(rings)
         try libxl.complete(failed: false)
-        isReady()
+        mayGoOn()
     }
 
     /// To libxl's hands: it finishes the devices, and xl starts the domain when the source's xl has agreed.

@@ -42,8 +42,8 @@ struct Restore {
         _ domain: XenDomain, _ libxl: LibxlCallbacks, _ heard: Meeting.Heard, _ front: Front
     ) throws(TurntableError) {
         let transport = try listen { libxl.log(.warning, "turned away \($0)") }
-        let isEarly = heard.isLast && settings.streamEndsEarly
-        let host = XenTargetHost(domain, invocation.services, libxl, isEarly: isEarly) { front.letGo(keepsStream: isEarly) }
+        let early = heard.isLast ? settings.readinessFile : nil
+        let host = XenTargetHost(domain, invocation.services, libxl, early: early) { front.letGo(keepsStream: early != nil) }
         let reception = Reception(
             host: host, journals: makeMemoryJournals(), options: TargetOptions(), once: true,
             reports: .init(note: { libxl.log(.info, $0) }, event: { Reports.pass($0, to: libxl) }, ended: { _, _ in }))

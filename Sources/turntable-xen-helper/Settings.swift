@@ -16,7 +16,8 @@ internal import XenAdapter
 ///   TURNTABLE_KEYS          where this host's keys are; TURNTABLE_PROTECTION=none for a line of one's own, on both hosts
 ///   TURNTABLE_PEER          at the source: the name in the target's certificate, if it is not its address
 ///   TURNTABLE_STOCK_HELPER  Xen's own helper
-///   TURNTABLE_EARLY_END     at the target, set by `turntable xl-receive`: libxl's stream ends when the helpers have met
+///   TURNTABLE_EARLY_END     at the target, set by `turntable xl-receive`: libxl's stream ends when the helpers have met; a file that tells
+///                           when xl is ready to start the domain
 struct Settings {
     var downtime = Nanoseconds.milliseconds(300)
     var verification = Verification.off
@@ -25,7 +26,7 @@ struct Settings {
     var addresses: [String] = []
     private var protection = "sealed"
     var peer: String?
-    let streamEndsEarly = Self.value("EARLY_END") != nil
+    let readinessFile = Self.value("EARLY_END")
     var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"
 
     init() throws(TurntableError) {

@@ -221,6 +221,7 @@ final class FakeTarget: TargetMachine, @unchecked Sendable {
     }
     func discard() { state.update { $0.isDiscarded = true } }
     func checkAlive() throws(TurntableError) { try host.whenAsked() }
+    var isReady: Bool { host.isReady() }
 }
 
 final class FakeHost: TargetHost, @unchecked Sendable {
@@ -229,6 +230,8 @@ final class FakeHost: TargetHost, @unchecked Sendable {
     var whenLoading: Step = { () throws(TurntableError) in }
     var whenAsked: Step = { () throws(TurntableError) in }
     var whenResuming: Step = { () throws(TurntableError) in }
+    /// Whether it has everything to run the machine but memory and state.
+    var isReady: @Sendable () -> Bool = { true }
     var regionPages: [Int]?
     /// What its disks hold before anything comes; nil: zeroes.
     var targetContent: [UInt8]?

@@ -92,7 +92,7 @@ struct CorpusTests {
                 rest = rest.dropFirst(8 + length)
             }
         }
-        #expect(kinds == Set(1...17))
+        #expect(kinds == Set(1...18))
     }
 
     @Test func frames() throws {

@@ -223,7 +223,7 @@ struct PrefaceTests {
         let rest: [UInt8] = [1, 0, 3, 2, 1, 0, 5, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]
         #expect(preface.encoded() == magic + rest)
         // What this build greets with.
-        let greeting: [UInt8] = [4, 0, 4, 0] + [UInt8](repeating: 0, count: 20)
+        let greeting: [UInt8] = [5, 0, 5, 0] + [UInt8](repeating: 0, count: 20)
         #expect(Preface(role: .control).encoded() == magic + greeting)
     }
 
@@ -243,7 +243,7 @@ struct PrefaceTests {
         }
     }
 
-    @Test(arguments: [(0, 3, false), (0, 4, true), (4, 4, true), (4, 9, true), (5, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
+    @Test(arguments: [(0, 4, false), (0, 5, true), (5, 5, true), (5, 9, true), (6, 9, false), (9, 0, false)] as [(UInt16, UInt16, Bool)])
     func theVersionMustBeCommon(lowest: UInt16, highest: UInt16, isFine: Bool) {
         let error = wireError { () throws(WireError) in
             try Preface(role: .control, lowestVersion: lowest, highestVersion: highest).commonVersion()

@@ -87,7 +87,7 @@ extension SeededGenerator {
             .olderPages(
                 OlderPages(
                     region: number(), firstPage: number(), digests: bytes(OlderPages.digestBytes * Int.random(in: 0...40, using: &self)))),
-            .program(program()),
+            .program(program()), .readiness(Bool.random(using: &self)),
         ]
     }
 

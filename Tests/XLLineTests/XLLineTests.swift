@@ -139,6 +139,38 @@ struct XLLineTests {
         try line.close()
     }
 
+    /// What the program says is looked through for xl's words, which may come in pieces.
+    @Test func theProgramsHelperSeesWhenXLIsReady() throws {
+        let line = try Line(
+            .loopback,
+            script: """
+                ready() { od -An -tu1 "$TURNTABLE_EARLY_END" | tr -d ' '; }
+                ready >&2; printf 'domain received, '; read -r next; ready >&2; printf 'ready to unpause'
+                for try in $(seq 300); do [ "$(ready)" = 0 ] || break; sleep 0.1; done; ready >&2; cat
+                """)
+        let control = try line.connect()
+        let (inputHere, inputThere) = try Socket.pair()
+        let (outputHere, outputThere) = try Socket.pair()
+        let (errorsHere, errorsThere) = try Socket.pair()
+        let errors = collect(errorsHere)
+        let running = Background { () throws(TurntableError) in
+            let output = Descriptor(owning: outputThere)
+            let errors = Descriptor(owning: errorsThere)
+            defer { control.shutDown() }
+            return try RemoteProgram.run(
+                ["xl", "migrate-receive"], over: control, input: Descriptor(owning: inputThere), output: output.rawValue, errors: errors.rawValue)
+        }
+        let input = Descriptor(owning: inputHere)
+        let output = Descriptor(owning: outputHere)
+        #expect(try Socket.read(output, atMost: 64, what: "a test's output") == Array("domain received, ".utf8))
+        try Socket.write(input, Array("next\n".utf8), what: "a test's input")
+        #expect(try Socket.read(output, atMost: 64, what: "a test's output") == Array("ready to unpause".utf8))
+        Socket.shutDown(input)
+        #expect(try running.value() == 0)
+        #expect(try errors.value() == Array("0\n0\n1\n".utf8))
+        try line.close()
+    }
+
     @Test(arguments: [
         [], ["xl"], ["xl", "create"], ["xl", "migrate-receive", "-r"], ["xl", "migrate-receive", "--colo"], ["sh", "migrate-receive"],
         ["xl", "-vq", "migrate-receive"], ["xl", "-", "migrate-receive"], ["xl", "migrate-receive", "-e", "; id"],

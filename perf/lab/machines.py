@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
 GUESTS = TREE / ".cache/guest"
-BOOT_SECONDS = 60
+BOOT_SECONDS = 180
 POWEROFF_SECONDS = 10
 CONSOLE_LINES = 60
 ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "lvm", "libibverbs.d", "protocols", "services", "alternatives")

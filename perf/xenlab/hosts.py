@@ -31,8 +31,8 @@ XEN_OPTIONS = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB
                "spec-ctrl=no,eager-fpu=1 bootscrub=0 edid=no vga=keep cpufreq=none loglvl=warning guest_loglvl=warning")
 DOM0_OPTIONS = "console=hvc0 quiet panic=-1 mitigations=off audit=0 cryptomgr.notests tsc=reliable random.trust_cpu=on"
 CLOCK_PORT = 7001
-GUEST_UP_SECONDS = 120
-MOVE_SECONDS = 300
+# What never happens unless something hangs: several times what a busy computer takes.
+COMMAND_SECONDS, GUEST_UP_SECONDS, MOVE_SECONDS = 180, 300, 600
 OUTAGE_INTERVAL_MS = 50
 # Of one frame more than what is on its way on the longest line with the smallest frames.
 LINE_QUEUE_FRAMES = 20000
@@ -49,7 +49,7 @@ class XenHost(Machine):
             *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), "-netdev", f"{netdev},id=line",
             "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
 
-    def must(self, command, seconds=60):
+    def must(self, command, seconds=COMMAND_SECONDS):
         """Runs a command that does not fail unless the laboratory does; what it says."""
         outcome = self.run(command, seconds)
         if outcome.code != 0:
@@ -58,7 +58,7 @@ class XenHost(Machine):
 
     def domains(self):
         """The names of the guests that it has, in whatever state; one that is gone, (null), is waited for until its memory is free."""
-        return self.must("""for try in $(seq 100); do xl list | grep -qF '(null)' || break; sleep 0.2; done
+        return self.must("""for try in $(seq 300); do xl list | grep -qF '(null)' || break; sleep 0.2; done
             xl list | awk 'NR > 2 { print $1 }'""").split()
 
     def troubles(self):
@@ -155,7 +155,7 @@ class Guest:
             host.take(0.2)
         raise LabError(f"guest {self.name} on host {host.name} did not say what it was waited for:\n{self.console(host)[-3000:]}")
 
-    def works_on(self, host, lines=2, seconds=60):
+    def works_on(self, host, lines=2, seconds=COMMAND_SECONDS):
         """Whether it has found no wrong byte in its memory, after it worked on for so many lines of its search; LabError if it does not."""
         for _ in range(lines):
             self.wait_for(host, lambda line: line.get("search") == "progress", seconds, since=self.mark(host))
