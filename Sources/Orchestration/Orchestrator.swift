@@ -112,6 +112,8 @@ public struct SiteService: Sendable {
     public var orchestrators: Set<String>
     public var memory: ByteCount
     public var processors: Int
+    /// A directory for the disks of machines that come; nil: none may.
+    public var disks: String?
     public var receiveAddress: String
     public var receiveOptions: [String]
     public var endpoints: SiteEndpoints?
@@ -127,7 +129,7 @@ public struct SiteService: Sendable {
     public var log: Logger
 
     public init(
-        identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, receiveAddress: String,
+        identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, disks: String?, receiveAddress: String,
         receiveOptions: [String], endpoints: SiteEndpoints?, trustedDomains: [String], tokenDirectory: String, directory: String, turntable: String,
         environment: [String: String], log: Logger
     ) {
@@ -136,6 +138,7 @@ public struct SiteService: Sendable {
         self.orchestrators = orchestrators
         self.memory = memory
         self.processors = processors
+        self.disks = disks
         self.receiveAddress = receiveAddress
         self.receiveOptions = receiveOptions
         self.endpoints = endpoints
@@ -158,7 +161,7 @@ public struct SiteService: Sendable {
         let agent = try SiteAgent(
             options: SiteOptions(
                 host: "\(identity.names)", key: identity.keyDigest, gate: try gate(), memoryBytes: memory.value, processors: processors,
-                receiveAddress: receiveAddress, receiveOptions: receiveOptions, endpoints: endpoints, directory: directory),
+                disks: disks.map { DiskRoom(directory: $0) }, receiveAddress: receiveAddress, receiveOptions: receiveOptions, endpoints: endpoints, directory: directory),
             programs: TurntablePrograms(path: turntable, environment: environment), log: log)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {

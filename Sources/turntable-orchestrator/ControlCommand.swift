@@ -214,6 +214,7 @@ struct MigrateOrder: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The longest the machine may stand still.", valueName: "time")) var downtime: String?
     @Option(help: ArgumentHelp("What to reserve on the line. Default: all that is free.", valueName: "rate")) var rate: String?
     @Option(help: ArgumentHelp("Data streams.", valueName: "n")) var streams: Int?
+    @Flag(help: "Its disks come along. Default: both sites have the same storage.") var disks = false
     @Option(help: ArgumentHelp("Only if this is its epoch.", valueName: "n")) var epoch: Int?
     @Option(help: ArgumentHelp("Not before: 2026-01-31T22:00:00Z.", valueName: "time")) var at: String?
     @Option(help: ArgumentHelp("The migration's name, a UUID: asked for twice it is one.", valueName: "id")) var id: String?
@@ -230,6 +231,7 @@ struct MigrateOrder: AsyncParsableCommand {
                 body["bitsPerSecond"] = .number(rate.bitsPerSecond)
             }
             if let streams { body["streams"] = .number(Double(streams)) }
+            if disks { body["disks"] = .bool(true) }
             if let epoch { body["epoch"] = .number(Double(epoch)) }
             if let at { body["startAt"] = .string(at) }
             let migration = try await control.post("/v1/migrations", body)

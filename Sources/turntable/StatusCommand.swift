@@ -14,6 +14,7 @@ struct StatusCommand: ParsableCommand {
     @Argument(help: "One machine. Default: all.") var machine: String?
     @Flag(help: "Print one JSON object a line.") var json = false
     @Flag(help: "Say how much of its memory each machine writes, as QEMU estimates it in a second; it cannot be moved meanwhile.") var dirtyRate = false
+    @Flag(help: "With --json, say which disks each machine has, where QEMU can say so now: not while it is moved or measured.") var disks = false
     @OptionGroup var runDirectory: RunDirectoryOption
     @OptionGroup var stateDirectory: StateDirectoryOption
 
@@ -24,6 +25,11 @@ struct StatusCommand: ParsableCommand {
             let rates = dirtyRate ? measure(names) : [:]
             for name in names { try show(runDirectory.directory.read(name), rates[name]) }
         }
+    }
+
+    private struct Disk: Encodable {
+        var name: String
+        var bytes: Int
     }
 
     /// All at once, since each takes a second. Nothing is said of those that cannot be measured now.
@@ -57,6 +63,9 @@ struct StatusCommand: ParsableCommand {
                 "memoryBytes": .number(Double(command?.memory.value ?? 0)), "processors": .number(Double(command?.processors ?? 0)),
             ]
             if let rate { members["dirtyBytesPerSecond"] = .number(Double(rate.value)) }
+            if disks, record.isAlive, let drives = try? Hypervisors.disks(of: record.name, in: runDirectory.directory) {
+                members["disks"] = .object(drives.map { Disk(name: $0.name, bytes: $0.size.value) })
+            }
             print(jsonLine(members))
         } else {
             let remedy =

@@ -15,7 +15,8 @@ internal import Foundation
 /// A machine that is to move.
 struct FleetMachine: Equatable, Sendable {
     var name: String
-    var memoryBytes: Double
+    /// Its memory, and its disks if they come along.
+    var bytes: Double
     var dirtyBytesPerSecond: Double
     /// Higher ones leave first.
     var priority = 0
@@ -63,7 +64,7 @@ struct EvacuationPlanner {
         return EvacuationPlan(moves: scheduled(moves), unmovable: machines.filter { leastRate($0) > line.bytesPerSecond })
     }
 
-    func duration(of machine: FleetMachine, at rate: Double) -> Double { line.overheadSeconds + machine.memoryBytes / (rate - machine.dirtyBytesPerSecond) }
+    func duration(of machine: FleetMachine, at rate: Double) -> Double { line.overheadSeconds + machine.bytes / (rate - machine.dirtyBytesPerSecond) }
 
     /// No plan is over before: all areas at their least, side by side without a gap, and the longest move at the line's whole rate.
     func bound(_ machines: [FleetMachine]) -> Double {
@@ -76,8 +77,8 @@ struct EvacuationPlanner {
     }
 
     private func thriftiestRate(_ machine: FleetMachine) -> Double {
-        let (memory, dirty) = (machine.memoryBytes, machine.dirtyBytesPerSecond)
-        return clamped(dirty + (memory * dirty / line.overheadSeconds).squareRoot(), machine)
+        let (bytes, dirty) = (machine.bytes, machine.dirtyBytesPerSecond)
+        return clamped(dirty + (bytes * dirty / line.overheadSeconds).squareRoot(), machine)
     }
 
     private func clamped(_ rate: Double, _ machine: FleetMachine) -> Double { min(line.bytesPerSecond, max(leastRate(machine), rate)) }
@@ -85,7 +86,7 @@ struct EvacuationPlanner {
     /// The thriftiest rate with which it takes no longer than `bound`, if any does.
     private func rate(_ machine: FleetMachine, within bound: Double) -> Double {
         let sending = bound - line.overheadSeconds
-        let needed = sending > 0 ? machine.dirtyBytesPerSecond + machine.memoryBytes / sending : line.bytesPerSecond
+        let needed = sending > 0 ? machine.dirtyBytesPerSecond + machine.bytes / sending : line.bytesPerSecond
         return clamped(max(needed, thriftiestRate(machine)), machine)
     }
 

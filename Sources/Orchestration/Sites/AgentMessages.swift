@@ -3,7 +3,8 @@
 //
 //   GET    /v1/site                          SiteState
 //   GET    /v1/site/dirty-rates              DirtyRates             what its machines write; takes a second
-//   PUT    /v1/slots/<migration>             SlotRequest -> Slot    hold memory and processors; again: hold on
+//   GET    /v1/site/disks                    SiteDisks              room for disks, and which its machines have
+//   PUT    /v1/slots/<migration>             SlotRequest -> Slot    hold memory, processors and room for disks; again: hold on
 //   PUT    /v1/slots/<migration>/receiver    -> Slot                let the machine be received
 //   DELETE /v1/slots/<migration>             -> Slot                give back; nothing more is held or received under that name
 //   PUT    /v1/moves/<migration>             MoveRequest -> Move    move the machine; again: how far it is
@@ -26,6 +27,8 @@ struct SlotRequest: Codable, Sendable, Equatable {
     /// The host that it comes from, as its certificate names it: no other may send.
     var sourceHost: String
     /// What the orchestrator calls this site; endpoints list sites by these names.
+    /// Its disks that come along.
+    var disks: [MachineDisk]?
     var site: String?
     /// Permission for it (Capability), where that is demanded.
     var token: String?
@@ -49,6 +52,15 @@ struct DirtyRates: Codable, Sendable, Equatable {
 }
 
 struct MoveRequest: Codable, Sendable, Equatable {
+/// What a site has for disks, and which disks its machines have, where that could be asked.
+struct SiteDisks: Codable, Sendable, Equatable {
+    /// Nil if it takes none.
+    var freeBytes: Int?
+    /// Of copies that the domain's machines left here, for which no more room is needed.
+    var keptBytes: [String: Int]
+    var machines: [String: [MachineDisk]]
+}
+
     var machine: String
     /// What the orchestrator calls the two sites.
     var site: String?
@@ -61,6 +73,8 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var roundTripMilliseconds: Double?
     var streams: Int
     /// Permission for it, which this site may demand.
+    /// The disks that go along, by name.
+    var disks: [String]?
     var token: String?
     /// What the receiver is shown; the same, unless one of the sites is another domain's.
     var targetToken: String?
@@ -113,11 +127,15 @@ struct Agent: Sendable {
     func hold(_ migration: String, _ request: SlotRequest) async throws(TurntableError) -> Slot {
         try await client.ask(.PUT, "\(url)/v1/slots/\(migration)", request, headers: headers).decoded(Slot.self, "a slot at \(url)")
     }
+    func disks() async throws(TurntableError) -> SiteDisks {
+        try await client.ask(.GET, "\(url)/v1/site/disks", headers: headers).decoded(SiteDisks.self, "the disks of \(url)")
+    }
     func receive(_ migration: String) async throws(TurntableError) -> Slot {
         try await client.ask(.PUT, "\(url)/v1/slots/\(migration)/receiver", headers: headers).decoded(Slot.self, "a receiver at \(url)")
     }
-    func release(_ migration: String) async throws(TurntableError) {
-        _ = try await client.ask(.DELETE, "\(url)/v1/slots/\(migration)", headers: headers)
+    /// - Parameter isDiscarding: The machine did not come: its disks that were made for it go.
+    func release(_ migration: String, discarding isDiscarding: Bool) async throws(TurntableError) {
+        _ = try await client.ask(.DELETE, "\(url)/v1/slots/\(migration)\(isDiscarding ? "?discard=true" : "")", headers: headers)
     }
     func move(_ migration: String, _ request: MoveRequest) async throws(TurntableError) -> Move {
         try await client.ask(.PUT, "\(url)/v1/moves/\(migration)", request, headers: headers).decoded(Move.self, "a move at \(url)")

@@ -93,6 +93,7 @@ actor MoveKeeper {
         words += try options.endpoints?.options(request.machine, at: request.site, to: request.targetSite) ?? []
         return words
     }
+        words += (request.disks ?? []).flatMap { ["--disk", $0] }
 
     private func follow(_ program: RunningProgram, _ begun: ProgramOutput, _ machine: String) async -> ProgramOutput {
         var output = begun

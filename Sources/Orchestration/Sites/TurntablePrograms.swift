@@ -68,6 +68,21 @@ struct TurntablePrograms: Sendable {
         return rates
     }
 
+    /// The disks of each machine, where QEMU could say so now.
+    func disks() async throws(TurntableError) -> [String: [MachineDisk]] {
+        struct Machine: Decodable {
+            var machine: String
+            var disks: [MachineDisk]?
+        }
+        let (_, output) = try await run(["status", "--json", "--disks"])
+        var disks: [String: [MachineDisk]] = [:]
+        for line in output.split(separator: "\n") where line.hasPrefix("{") {
+            let machine = try JSON.decode(Machine.self, Data(line.utf8), "the disks of a machine")
+            disks[machine.machine] = machine.disks
+        }
+        return disks
+    }
+
     private struct Resolved: Decodable {
         var state: String
         var epoch: UInt64

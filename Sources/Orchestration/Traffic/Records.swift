@@ -117,6 +117,8 @@ struct MigrationRequest: Codable, Sendable, Equatable {
     /// What to reserve on the line. Default: all that is free.
     var bitsPerSecond: Double?
     var streams: Int?
+    /// Its disks come along; else both sites have the same storage.
+    var disks: Bool?
     /// The machine's epoch as the client knows it: if it is another by then, nothing is moved.
     var epoch: UInt64?
     /// Not before this time.
@@ -127,7 +129,7 @@ struct MigrationRequest: Codable, Sendable, Equatable {
 enum Step: String, Codable, Sendable, CaseIterable {
     /// Whether whoever asked may, now; and the token that says so.
     case authorise
-    /// Memory and processors at the target.
+    /// Memory, processors and room for disks at the target.
     case hold
     /// The line between the sites.
     case reserve
@@ -177,6 +179,8 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     var receiverHost: String?
     /// What is held at the target ends by itself after this.
     var slotUntil: Date?
+    /// The disks that go along.
+    var disks: [MachineDisk]?
     var cancelRequested = false
     /// Why it did not complete, or what is to be known though it did.
     var problem: Problem?

@@ -156,14 +156,26 @@ struct Saga: Sendable {
     private func hold(_ migration: Migration) async throws(TurntableError) {
         let record = migration.record
         let (source, machine) = try await machineAtSource(record)
+        let disks = record.request.disks == true ? try await disksAtSource(record) : nil
         let slot = try await master.agent(record.request.target).hold(
             id,
-            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host,
+            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host, disks: disks,
                 site: record.request.target, token: record.targetToken))
         try await commit(migration) {
             $0.slotUntil = slot.until
-            $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
+            $0.disks = disks
+            let room = disks.map { ", and \(ByteCount($0.reduce(0) { $0 + $1.bytes })) for \($0.count) disks" } ?? ""
+            $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors\(room)")
         }
+    }
+
+    private func disksAtSource(_ record: MigrationRecord) async throws(TurntableError) -> [MachineDisk] {
+        let source = record.source ?? ""
+        if let disks = try await master.agent(source).disks().machines[record.request.vm] { return disks }
+        // Of this kind, so that it is asked again.
+        throw TurntableError(
+            .line, "looking for the disks of \(record.request.vm)", "\(source) cannot say now which it has",
+            remedy: "see `turntable status --json --disks` there")
     }
 
     /// A line's reservation and the record that names it are written in one transaction, before its provider is asked for it.
@@ -262,7 +274,8 @@ struct Saga: Sendable {
             machine: record.request.vm, site: record.source, targetSite: record.request.target, address: record.senderAddress,
             targetHost: record.receiverHost ?? "",
             downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
-            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token,
+            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1,
+            disks: record.disks?.map(\.name), token: record.token,
             targetToken: record.targetToken, elements: try await line(record)?.record.elements?.filter { $0.to == record.request.target })
         try await follow(migration, try await source.move(id, request), source, target)
     }
@@ -335,7 +348,7 @@ struct Saga: Sendable {
             }
         }
         do throws(TurntableError) {
-            try await master.agent(record.request.target).release(id)
+            try await master.agent(record.request.target).release(id, discarding: record.state == .undoing)
         } catch {
             let isOver = (record.slotUntil ?? record.created).addingTimeInterval(2 * Limits.slotTime.seconds) < .now
             if !isOver { throw error }
