@@ -1,6 +1,7 @@
 internal import Foundation
 internal import TestSupport
 internal import Testing
+internal import TurntableCore
 @testable internal import Orchestration
 
 /// Plans of evacuations, by the model that `EvacuationPlan.swift` states.

@@ -11,11 +11,12 @@
 // and the bound is chosen for the earliest end of all. Where there are few machines, changes of order and rate are tried on top.
 
 internal import Foundation
+internal import TurntableCore
 
 /// A machine that is to move.
 struct FleetMachine: Equatable, Sendable {
     var name: String
-    /// Its memory, and its disks if they come along.
+    /// The memory that it uses, and its disks if they come along.
     var bytes: Double
     var dirtyBytesPerSecond: Double
     /// Higher ones leave first.
@@ -112,7 +113,7 @@ struct EvacuationPlanner {
     /// Tries exchanging two moves and giving one another rate, and keeps what is shorter. The same for the same machines.
     private func improved(_ moves: [PlannedMove], _ seconds: Double) -> [PlannedMove] {
         var (best, bestSeconds) = (moves, seconds)
-        var generator = SplitMix(state: 1)
+        var generator = SeededGenerator(seed: 1)
         for _ in 0..<Self.trials where best.count > 1 {
             var trial = best
             for _ in 0...Int.random(in: 0...2, using: &generator) {
@@ -168,17 +169,5 @@ struct EvacuationPlanner {
             chosen.append(index)
         }
         return chosen
-    }
-}
-
-/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-        return value ^ (value >> 31)
     }
 }
