@@ -17,7 +17,7 @@ struct AgentAPI: Sendable {
         }))
         routes.add("/v1/site/dirty-rates", (.get, { request, context in
             _ = try await admitted(request, context)
-            return try .json(DirtyRates(bytesPerSecond: try await agent.programs.dirtyRates()))
+            return try .json(try await agent.programs.dirtyRates())
         }))
         routes.add("/v1/site/disks", (.get, { request, context in
             _ = try await admitted(request, context)

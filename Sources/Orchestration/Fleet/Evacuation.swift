@@ -92,14 +92,15 @@ struct Evacuation: Sendable {
                 remedy: "name some of the machines, or another site")
         }
         let disks = request.disks == true ? try await diskBytes(of: machines.keys, request, what) : [:]
-        // Who cannot say is taken for quiet; a move that is then refused gets more of the line.
-        var written: [String: Double] = [:]
-        do { written = try await master.agent(request.source).dirtyRates().bytesPerSecond } catch {
+        // Who cannot say is taken for quiet and full; a move that is then refused gets more of the line.
+        var rates = DirtyRates(bytesPerSecond: [:], usedMemoryBytes: [:])
+        do { rates = try await master.agent(request.source).dirtyRates() } catch {
             master.log.warning("\(what): what its machines write is not known: \(error)")
         }
         let fleet = machines.map { name, vm in
             FleetMachine(
-                name: name, bytes: Double(vm.memoryBytes + (disks[name] ?? 0)), dirtyBytesPerSecond: written[name] ?? 0, priority: request.priorities?[name] ?? 0)
+                name: name, bytes: Double(min(rates.usedMemoryBytes[name] ?? vm.memoryBytes, vm.memoryBytes) + (disks[name] ?? 0)),
+                dirtyBytesPerSecond: rates.bytesPerSecond[name] ?? 0, priority: request.priorities?[name] ?? 0)
         }
         .sorted { $0.name < $1.name }
         let line = try await freeLine(request)

@@ -50,6 +50,8 @@ struct Slot: Codable, Sendable, Equatable {
 struct DirtyRates: Codable, Sendable, Equatable {
     var bytesPerSecond: [String: Double]
 }
+    /// Of its memory, what it has ever written: the rest is zero, and costs a move nothing.
+    var usedMemoryBytes: [String: Int]
 
 struct MoveRequest: Codable, Sendable, Equatable {
 /// What a site has for disks, and which disks its machines have, where that could be asked.

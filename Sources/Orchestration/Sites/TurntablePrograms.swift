@@ -53,17 +53,19 @@ struct TurntablePrograms: Sendable {
         return machines
     }
 
-    /// Bytes that each machine writes a second, where QEMU could say so.
-    func dirtyRates() async throws(TurntableError) -> [String: Double] {
+    /// What each machine writes and uses of its memory, where that could be asked.
+    func dirtyRates() async throws(TurntableError) -> DirtyRates {
         struct Rate: Decodable {
             var machine: String
             var dirtyBytesPerSecond: Double?
+            var usedMemoryBytes: Int?
         }
         let (_, output) = try await run(["status", "--json", "--dirty-rate"])
-        var rates: [String: Double] = [:]
+        var rates = DirtyRates(bytesPerSecond: [:], usedMemoryBytes: [:])
         for line in output.split(separator: "\n") where line.hasPrefix("{") {
             let rate = try JSON.decode(Rate.self, Data(line.utf8), "what a machine writes")
-            rates[rate.machine] = rate.dirtyBytesPerSecond
+            rates.bytesPerSecond[rate.machine] = rate.dirtyBytesPerSecond
+            rates.usedMemoryBytes[rate.machine] = rate.usedMemoryBytes
         }
         return rates
     }
