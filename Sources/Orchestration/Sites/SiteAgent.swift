@@ -278,7 +278,10 @@ actor SiteAgent {
     // MARK: - Moves
 
     func move(_ id: String, _ request: MoveRequest) async throws(TurntableError) -> Move {
-        if let keeper = moves[id] { return await keeper.move }
+        if let keeper = moves[id] {
+            try await keeper.restate(request.bitsPerSecond)
+            return await keeper.move
+        }
         try demand(
             request.token, for: id, "moving", machine: request.machine, from: options.host, to: request.targetHost, holder: options.key)
         // What would stop each of its senders is said before there is one.

@@ -144,6 +144,8 @@ struct ProgramOutput: Sendable {
     private(set) var listening: String?
     private(set) var report: MoveReport?
     private(set) var failure: TurntableError?
+    /// So far, as it said last.
+    private(set) var sent = SentBytes()
 
     init(path: String) { self.path = path }
 
@@ -153,6 +155,7 @@ struct ProgramOutput: Sendable {
         var progress: Progress?
         var address: String?
         var report: Report?
+        var sent: Sent?
         var kind: String?
         var what: String?
         var why: String?
@@ -165,6 +168,12 @@ struct ProgramOutput: Sendable {
         var dirtyBytesPerSecond: Double
         var predictedBlackoutMilliseconds: Double
         var secondsLeft: Double
+        var sent: Sent
+    }
+    private struct Sent: Decodable {
+        var bytesOnWire: Int
+        var blocksSent: Int
+        var bytes: SentBytes { SentBytes(bytesOnWire: bytesOnWire, diskBytes: blocksSent * pageBytes) }
     }
     private struct Report: Decodable {
         struct Blackout: Decodable { var totalMilliseconds: Double }
@@ -197,10 +206,12 @@ struct ProgramOutput: Sendable {
         case "phase": progress = MoveProgress(phase: event.phase ?? "", round: progress?.round)
         case "progress":
             guard let now = event.progress else { return }
+            sent = now.sent.bytes
             progress = MoveProgress(
                 phase: progress?.phase ?? "copying", round: now.round, pagesLeft: now.pagesLeft, rateBitsPerSecond: now.rateBitsPerSecond,
                 dirtyBytesPerSecond: now.dirtyBytesPerSecond, predictedBlackoutMilliseconds: now.predictedBlackoutMilliseconds,
                 secondsLeft: now.secondsLeft)
+        case "sent": sent = event.sent?.bytes ?? sent
         case "interrupted": progress = MoveProgress(phase: "interrupted", round: progress?.round)
         case "listening": listening = event.address
         case "completed":
@@ -209,6 +220,7 @@ struct ProgramOutput: Sendable {
                     epoch: $0.epoch, totalSeconds: $0.totalSeconds, blackoutMilliseconds: $0.blackout.totalMilliseconds, memoryBytes: $0.memoryBytes,
                     bytesOnWire: $0.bytesOnWire, diskBytes: $0.blocksSent.map { $0 * pageBytes }, rounds: $0.rounds.count)
             }
+            if let report { sent = SentBytes(bytesOnWire: report.bytesOnWire, diskBytes: report.diskBytes ?? 0) }
         case "failed":
             failure = TurntableError(
                 event.kind.flatMap { TurntableError.Kind(rawValue: $0) } ?? .unsupported, event.what ?? "", event.why ?? "", remedy: event.remedy ?? "")

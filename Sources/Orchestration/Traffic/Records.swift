@@ -171,20 +171,24 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     var line: String?
     var lineSince: Date?
     var bitsPerSecond: Double?
+    /// Another rate that was asked for since, and is not tried yet.
+    var wantedBitsPerSecond: Double?
     var roundTripMilliseconds: Double?
     /// The target's address on the line, if its provider gives it one.
     var lineAddress: String?
     /// Where the target waits for the machine, and under what name.
     var receiver: String?
     var receiverHost: String?
-    /// What is held at the target ends by itself after this.
-    var slotUntil: Date?
     /// The disks that go along.
     var disks: [MachineDisk]?
+    /// What is held at the target ends by itself after this.
+    var slotUntil: Date?
     var cancelRequested = false
     /// Why it did not complete, or what is to be known though it did.
     var problem: Problem?
     var report: MoveReport?
+    /// Also of a move that failed.
+    var sent: SentBytes?
     var ended: Date?
     var events: [MigrationEvent] = []
 
@@ -209,6 +213,12 @@ struct MoveReport: Codable, Sendable, Equatable {
     /// What of disks was sent.
     var diskBytes: Int?
     var rounds: Int
+}
+
+/// What crossed the line, and how much of that was disks'.
+struct SentBytes: Codable, Sendable, Equatable {
+    var bytesOnWire = 0
+    var diskBytes = 0
 }
 
 struct MoveProgress: Codable, Sendable, Equatable {
