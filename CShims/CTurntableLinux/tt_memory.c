@@ -157,6 +157,12 @@ static int64_t seek(int fd, int64_t offset, int whence) {
     off_t found = lseek(fd, offset, whence);
     return found < 0 ? -errno : found;
 }
+int tt_allocate(int fd, int64_t length) {
+    while (fallocate(fd, 0, 0, length))
+        if (errno != EINTR) return -errno;
+    return 0;
+}
+
 int64_t tt_next_data(int fd, int64_t offset) { return seek(fd, offset, SEEK_DATA); }
 int64_t tt_next_hole(int fd, int64_t offset) { return seek(fd, offset, SEEK_HOLE); }
 

@@ -82,6 +82,11 @@ extension Topology {
         return (String(end[..<colon]), String(end[end.index(after: colon)...]))
     }
 
+    private static func isAddress(_ text: String) -> Bool {
+        guard let url = URLComponents(string: text) else { return false }
+        return url.scheme == "https" && url.host?.isEmpty == false && url.path.isEmpty
+    }
+
     /// Links, and our halves of borders.
     var allLinks: [Link] { links + (borders ?? []).map(\.link) }
 
@@ -101,10 +106,9 @@ extension Topology {
         for peer in peers {
             if !Self.isNetwork(peer.network) { return "peer \(peer.network.prefix(200)) is no urn:ogf:network:…" }
             if peer.host.isEmpty { return "peer \(peer.network) needs the name in its certificate as host" }
-            guard let url = URLComponents(string: peer.url), url.scheme == "https", url.host?.isEmpty == false, url.path.isEmpty else {
-                return "peer \(peer.network): \(peer.url.prefix(200)) is no https://host:port"
-            }
+            if !Self.isAddress(peer.url) { return "peer \(peer.network): \(peer.url.prefix(200)) is no https://host:port" }
         }
+        if let url, !Self.isAddress(url) { return "url: \(url.prefix(200)) is no https://host:port" }
         return nil
     }
 }

@@ -44,6 +44,10 @@ public struct Topology: Codable, Sendable, Equatable {
     public var network: String?
     public var borders: [Border]?
     public var peers: [Peer]?
+    /// Where its controller answers, for networks that know it by others' word.
+    public var url: String?
+    /// Networks that are known by others' word are on paths from here, and may have segments here.
+    public var others: Bool?
 
     public static func read(_ path: String) throws(TurntableError) -> Topology {
         let what = "reading the topology \(path)"

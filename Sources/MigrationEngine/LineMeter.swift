@@ -3,7 +3,7 @@ public import TurntableCore
 /// Works out the line's rate and delay from what the streams report.
 public struct LineMeter: Sendable {
     /// What the caller promised, such as a reservation's bandwidth: never exceeded by the estimate.
-    private let statedRate: BitRate?
+    private var statedRate: BitRate?
     private var samples: [(time: Nanoseconds, acknowledged: ByteCount)] = []
     private var measured: BitRate?
     public private(set) var roundTrip = Nanoseconds.forever
@@ -17,6 +17,13 @@ public struct LineMeter: Sendable {
     public init(statedRate: BitRate?) {
         self.statedRate = statedRate
         samples.reserveCapacity(Self.mostSamples)
+    }
+
+    /// The promise is another now, and what was measured under the old one tells nothing of it.
+    mutating func restate(_ rate: BitRate) {
+        statedRate = rate
+        measured = nil
+        pauseMeasuring()
     }
 
     /// The shortest round trip counts: longer ones waited in a queue, which the bytes on the line account for.

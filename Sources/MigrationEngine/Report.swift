@@ -35,6 +35,15 @@ public struct ProgressReport: Sendable, Codable, Equatable {
     public var predictedBlackoutMilliseconds: Double
     /// Until this round ends.
     public var secondsLeft: Double
+    /// So far, by this process.
+    public var sent: SentReport
+}
+
+/// What has left for the line.
+public struct SentReport: Sendable, Codable, Equatable {
+    public var bytesOnWire: Int
+    /// Pages of disks.
+    public var blocksSent: Int
 }
 
 /// The machine's standstill by phase, from its pause at the source to its resume at the target. No two clocks are compared: the
@@ -117,8 +126,7 @@ extension SourceMigration {
         let roundTrip = state.read { $0.meter.roundTrip }
         let oneWay = handOffWay(roundTrip)
         let source = session.blackout
-        var sum = session.earlier
-        sum += total(senders)
+        let sum = allSent
         let blackout = BlackoutReport(
             pauseMilliseconds: (source.paused - source.began).milliseconds,
             lastScanMilliseconds: (source.scanned - source.paused).milliseconds,

@@ -110,5 +110,6 @@ extension SourceMigration {
         control?.shutDown()
         listener?.join()
         for sender in senders { sender.join() }
+        state.update { state in for sender in senders { state.earlier += sender.counts } }
     }
 }

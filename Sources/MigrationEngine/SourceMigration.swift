@@ -59,6 +59,10 @@ public final class SourceMigration: Sendable {
         var right = SourceRight.owning
         var isCancelled = false
         var meter = LineMeter(statedRate: nil)
+        /// The bandwidth that was promised last, if any.
+        var statedRate: BitRate?
+        /// By streams of attachments that are over.
+        var earlier = StripeSender.Counts()
         // Of the attachment.
         var control: (any ControlChannel)?
         var listener: WorkerThread?
@@ -95,11 +99,36 @@ public final class SourceMigration: Sendable {
         self.journals = journals
         self.options = options
         self.report = report
-        state.update { $0.meter = LineMeter(statedRate: options.statedRate) }
+        state.update {
+            $0.meter = LineMeter(statedRate: options.statedRate)
+            $0.statedRate = options.statedRate
+        }
     }
 
     public var phase: MigrationPhase { state.read { $0.phase } }
     public var right: SourceRight { state.read { $0.right } }
+
+    /// All that this process has sent, also of a migration that failed.
+    public var sent: SentReport {
+        let counts = allSent
+        return SentReport(bytesOnWire: counts.bytesOnWire, blocksSent: counts.blocks)
+    }
+
+    var allSent: StripeSender.Counts {
+        let (senders, earlier) = state.read { ($0.senders, $0.earlier) }
+        return senders.reduce(into: earlier) { $0 += $1.counts }
+    }
+
+    /// The bandwidth that was promised is another from now on: the streams follow at once.
+    public func restate(_ rate: BitRate) throws(TurntableError) {
+        let senders = state.update { state in
+            state.statedRate = rate
+            state.meter.restate(rate)
+            return state.senders
+        }
+        for sender in senders { try sender.pace(at: rate.share(of: senders.count)) }
+        report(.note("the line's rate is \(rate) from now on"))
+    }
 
     /// Asks for an end before the hand-off. False if the right to run was given up already.
     public func cancel() -> Bool {

@@ -43,7 +43,7 @@ extension SourceMigration {
     /// What opens a stream's window: doubling with each round trip, it has sent twice the line's product when it fills the line.
     private func warmUp(_ roundTrip: Nanoseconds, streams: Int) -> ByteCount {
         let most = ByteCount(Limits.warmUpBytes)
-        return options.statedRate.map { min(most, ByteCount(2 * $0.bytes(in: roundTrip).value / streams)) } ?? most
+        return state.read { $0.statedRate }.map { min(most, ByteCount(2 * $0.bytes(in: roundTrip).value / streams)) } ?? most
     }
 
     /// Opens the data streams side by side: each handshake takes a round trip.
@@ -70,8 +70,13 @@ extension SourceMigration {
             case nil: preconditionFailure("a thread that has ended has a result")
             }
         }
-        state.update { $0.senders = senders }
+        let rate = state.update { state in
+            state.senders = senders
+            return state.statedRate
+        }
         if let failure { throw failure }
+        // The transport knows the rate that was stated at the beginning.
+        if let rate, rate != options.statedRate { for sender in senders { try sender.pace(at: rate.share(of: streams)) } }
         return senders
     }
 

@@ -36,7 +36,7 @@ extension SourceMigration {
                             round: Int(round), pagesLeft: left.value, rateBitsPerSecond: rate.bitsPerSecond,
                             dirtyBytesPerSecond: previous?.dirtyBytesPerSecond ?? 0,
                             predictedBlackoutMilliseconds: previous?.predictedBlackoutMilliseconds ?? 0,
-                            secondsLeft: rate.time(for: left.bytes).seconds)))
+                            secondsLeft: rate.time(for: left.bytes).seconds, sent: sent)))
             }
         }
         try tick(senders)

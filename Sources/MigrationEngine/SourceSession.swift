@@ -33,8 +33,6 @@ final class SourceSession {
     /// The target has been waited for until it was ready, or for long enough.
     var hasAwaitedReadiness = false
     var blackout = SourceBlackout(began: Clock.now)
-    /// Sent on attachments that ended.
-    var earlier = StripeSender.Counts()
     var verification: Verified?
 
     init(_ ledger: SendLedger, _ journal: Journal, _ dirtyLog: any DirtyLog, _ disks: [SourceDisk]) {
@@ -181,7 +179,6 @@ extension SourceMigration {
             let before = session.progress
             do throws(TurntableError) { return try attach(session) } catch {
                 let cause = try causeWorthResuming(error, session)
-                session.earlier += total(state.read { $0.senders })
                 endConnections()
                 // A target that takes attachments and nothing else is no line that came back.
                 if session.progress > before { (lostAt, wait) = (nil, Self.firstRetry) }

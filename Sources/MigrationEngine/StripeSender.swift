@@ -91,6 +91,8 @@ final class StripeSender: Sendable {
     // Read by the scheduler while the thread sends; the counts in `state` follow at each frame.
     private let pagesDone = Atomic(0)
 
+    func pace(at share: BitRate) throws(TurntableError) { try sender.pace(at: share) }
+
     init(stream: Int, sender: any FrameSender, shared: SendState, dirtyLog: any DirtyLog) {
         self.stream = stream
         self.sender = sender

@@ -112,6 +112,8 @@ public struct SiteService: Sendable {
     public var orchestrators: Set<String>
     public var memory: ByteCount
     public var processors: Int
+    /// A directory for the disks of machines that come; nil: none may.
+    public var disks: String?
     public var receiveAddress: String
     public var receiveOptions: [String]
     public var endpoints: SiteEndpoints?
@@ -127,7 +129,7 @@ public struct SiteService: Sendable {
     public var log: Logger
 
     public init(
-        identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, receiveAddress: String,
+        identity: HostIdentity, address: Address, orchestrators: Set<String>, memory: ByteCount, processors: Int, disks: String?, receiveAddress: String,
         receiveOptions: [String], endpoints: SiteEndpoints?, trustedDomains: [String], tokenDirectory: String, directory: String, turntable: String,
         environment: [String: String], log: Logger
     ) {
@@ -136,6 +138,7 @@ public struct SiteService: Sendable {
         self.orchestrators = orchestrators
         self.memory = memory
         self.processors = processors
+        self.disks = disks
         self.receiveAddress = receiveAddress
         self.receiveOptions = receiveOptions
         self.endpoints = endpoints
@@ -158,7 +161,8 @@ public struct SiteService: Sendable {
         let agent = try SiteAgent(
             options: SiteOptions(
                 host: "\(identity.names)", key: identity.keyDigest, gate: try gate(), memoryBytes: memory.value, processors: processors,
-                receiveAddress: receiveAddress, receiveOptions: receiveOptions, endpoints: endpoints, directory: directory),
+                disks: disks.map { DiskRoom(directory: $0) }, receiveAddress: receiveAddress, receiveOptions: receiveOptions, endpoints: endpoints,
+                directory: directory),
             programs: TurntablePrograms(path: turntable, environment: environment), log: log)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
@@ -215,11 +219,13 @@ public struct LightpathService: Sendable {
         await controller.make()
         let client = try Client(identity: identity)
         let nsi = network.map { NSIProviderAPI(controller: controller, client: client, users: users, network: $0, log: log) }
-        let admission = LightpathAdmission(users: users, peers: Set((topology.peers ?? []).map { $0.host.lowercased() }))
+        var admission = LightpathAdmission(users: users, peers: Set((topology.peers ?? []).map { $0.host.lowercased() }))
         var networks: NetworksAPI?
         if topology.network != nil {
             let own = LightpathBook(topology: topology).document(serial: Int(Date.now.timeIntervalSince1970))
-            let neighbours = Neighbours(own: own, peers: topology.peers ?? [], client: client, log: log)
+            let neighbours = Neighbours(own: own, peers: topology.peers ?? [], identity: identity, url: topology.url, usingOthers: topology.others == true,
+                client: client, log: log)
+            if topology.others == true { admission.others = { host, mayBegin in neighbours.admits(host, toBegin: mayBegin) } }
             let paths = try await NetworkPaths(
                 topology: topology, controller: controller, neighbours: neighbours, client: client, store: store, log: log)
             networks = NetworksAPI(controller: controller, neighbours: neighbours, paths: paths, admission: admission)

@@ -49,6 +49,9 @@ public protocol FrameSender: AnyObject, Sendable {
     /// Returns when no page is needed any more. Never called between pause and hand-off: it may wait for the far end.
     func flush() throws(TurntableError)
 
+    /// The stream's part of the line is this from now on. From any thread.
+    func pace(at share: BitRate) throws(TurntableError)
+
     var status: LineStatus { get }
 
     /// How this stream sends, for people: "tcp bbr, path MTU 8174, 44 MiB buffer, spliced".
@@ -56,6 +59,11 @@ public protocol FrameSender: AnyObject, Sendable {
 
     /// Ends the stream and wakes its thread. From any thread, any number of times.
     func shutDown()
+}
+
+extension FrameSender {
+    /// Where nobody states a rate.
+    public func pace(at share: BitRate) {}
 }
 
 /// The receiving end of a data stream. One thread receives on it.

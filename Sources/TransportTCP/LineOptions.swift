@@ -24,7 +24,7 @@ public struct LineOptions: Sendable {
     }
 
     /// A stream's share of the stated rate, less what frame headers take of it: a queue never builds up on the line.
-    package var pacingRate: BitRate? { rate.map { BitRate(bitsPerSecond: $0.bitsPerSecond * 0.985 / Double(streams)) } }
+    package var pacingRate: BitRate? { rate.map { BitRate(bitsPerSecond: $0.bitsPerSecond * 0.985).share(of: streams) } }
 
     /// Buffer for one stream: twice bandwidth × delay, because the kernel counts its own overhead in it and a window
     /// that is just full stalls on the first late acknowledgement.
@@ -37,6 +37,17 @@ public struct LineOptions: Sendable {
     /// What is in the kernel and not yet on the line goes before the last pages: at most this much, or 4 ms of the line.
     func unsentBytes() -> UInt32 {
         UInt32(min(max(Int((rate?.bytesPerSecond ?? 0) * 0.004), 512 << 10), 16 << 20))
+    }
+
+    /// Another rate for a stream that is in use: its pace, and what is on its way at that.
+    static func pace(_ socket: borrowing Descriptor, at share: BitRate, roundTrip: Nanoseconds) throws(TurntableError) {
+        var options = LineOptions()
+        options.rate = share
+        let what = "pacing a stream at \(share)"
+        try checked(tt_set_send_buffer(socket.rawValue, Int32(options.sendBufferBytes(roundTrip: roundTrip))), what)
+        try checked(tt_set_unsent_low_water(socket.rawValue, options.unsentBytes()), what)
+        guard let pace = options.pacingRate else { return }
+        try checked(tt_set_pacing_rate(socket.rawValue, UInt64(pace.bytesPerSecond)), what)
     }
 
     /// Sizes a socket on which a link element sends what others paced: to its part of the way, and so that little waits in it.

@@ -69,6 +69,7 @@ internal import WireFormat
     public var status: LineStatus { socket.status }
     public var summary: String { "\(line), pages sealed with AES-256-GCM" }
     public func shutDown() { socket.shutDown() }
+    public func pace(at share: BitRate) throws(TurntableError) { try socket.pace(at: share) }
 
     private func sealHead(_ frame: FrameDraft) {
         let bytes = frame.headBytes

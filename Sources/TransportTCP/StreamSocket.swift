@@ -56,6 +56,8 @@ final class StreamSocket: Sendable {
         return status
     }
 
+    func pace(at share: BitRate) throws(TurntableError) { try LineOptions.pace(descriptor, at: share, roundTrip: status.roundTrip) }
+
     func error(_ what: StaticString, _ why: String) -> TurntableError { TurntableError(.line, "\(what) data stream \(stream)", why) }
 
     func stalled(_ what: StaticString) -> TurntableError {

@@ -77,6 +77,7 @@ internal import WireFormat
     }
 
     public func shutDown() { socket.shutDown() }
+    public func pace(at share: BitRate) throws(TurntableError) { try socket.pace(at: share) }
 
     // MARK: - By address
 

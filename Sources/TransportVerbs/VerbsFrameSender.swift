@@ -41,7 +41,7 @@ internal import WireFormat
     private let directFrames = Atomic(0)
     private let bouncedFrames = Atomic(0)
     private let rate = RateMeter()
-    private let pacingRate: BitRate?
+    private let pacingRate: Monitor<BitRate?>
     /// When the line has carried all that was sent, at the stated rate.
     private var lineIsFree = Nanoseconds.zero
 
@@ -76,7 +76,7 @@ internal import WireFormat
         streams = parts.streams
         line = parts.line
         roundTrip = parts.roundTrip
-        pacingRate = parts.pacingRate
+        pacingRate = Monitor(parts.pacingRate)
         self.pages = pages
         self.cipher = cipher
         let stripes = pages.regions.map { ($0.pages.value + Limits.stripePages - 1) / Limits.stripePages }
@@ -213,9 +213,11 @@ internal import WireFormat
             into: credits.base + index * Credit.bytes, bytes: Credit.bytes, key: credits.localKey, on: 0, work: UInt64(index))
     }
 
+    public func pace(at share: BitRate) { pacingRate.update { $0 = share } }
+
     /// Keeps a stated rate: no more than a few milliseconds of it wait at the device.
     private func pace(_ bytes: Int) throws(TurntableError) {
-        guard let pacingRate else { return }
+        guard let pacingRate = pacingRate.read({ $0 }) else { return }
         while lineIsFree - Clock.now > Self.queuedTime {
             guard !pairs.hasEnded else { throw pairs.failure("sending on", "") }
             Clock.sleep(min(lineIsFree - Clock.now - Self.queuedTime, Limits.pollTime))

@@ -196,6 +196,8 @@ public enum Limits {
     /// How often the master asks sites how they stand, and a moving machine's source how far it is.
     public static let sitePollTime = Nanoseconds.seconds(1)
     public static let movePollTime = Nanoseconds.milliseconds(250)
+    /// How often the provider of a moving machine's path is asked how it stands.
+    public static let pathPollTime = Nanoseconds.seconds(2)
     /// A site that did not answer for this long is shown as not reachable.
     public static let siteStateTime = Nanoseconds.seconds(10)
     /// Before a machine moves, a site that does not answer is asked again for this long; then the migration is undone.
@@ -259,6 +261,11 @@ public enum Limits {
     public static let networkPollTime = Nanoseconds.seconds(10)
     public static let networkRetryTime = Nanoseconds.seconds(1)
     public static let networkAge = Nanoseconds.seconds(120)
+    /// Networks that are known by others' word, and bytes of one such word.
+    public static let knownNetworks = 64
+    public static let networkWordBytes = 64 << 10
+    /// The clocks of two networks' hosts differ by no more.
+    public static let clockDifference = Nanoseconds.seconds(30)
     /// A peer says within this time what it has free.
     public static let offerTime = Nanoseconds.seconds(3)
     /// Ranges of free labels that are told of a border.

@@ -48,6 +48,8 @@ public struct BitRate: Hashable, Comparable, Sendable, Codable {
     }
     public static func < (a: BitRate, b: BitRate) -> Bool { a.bitsPerSecond < b.bitsPerSecond }
     public var bytesPerSecond: Double { bitsPerSecond / 8 }
+    /// What each of `count` has of it.
+    public func share(of count: Int) -> BitRate { BitRate(bitsPerSecond: bitsPerSecond / Double(count)) }
     /// What is moved in `time`.
     public func bytes(in time: Nanoseconds) -> ByteCount { ByteCount(Int(min(bytesPerSecond * time.seconds, 9e18))) }
     /// How long `bytes` take at this rate; ``Nanoseconds/forever`` at rate zero.

@@ -22,6 +22,12 @@ public struct Descriptor: ~Copyable, Sendable {
         return value
     }
 
+    /// Has the file system keep room for the first `size` of a file, which is at least that long then. What it holds stays.
+    public borrowing func allocate(_ size: ByteCount, what: String, remedy: String) throws(TurntableError) {
+        let result = tt_allocate(rawValue, Int64(size.value))
+        if result != 0 { throw TurntableError(result == -ENOSPC ? .refused : .unsupported, what, errorText(-result), remedy: remedy) }
+    }
+
     /// A second descriptor for the same open file; as all of ours, no program that is started inherits it.
     public borrowing func duplicate() throws(TurntableError) -> Descriptor {
         let copy = fcntl(rawValue, F_DUPFD_CLOEXEC, 0)
@@ -83,6 +89,9 @@ public func readFile(_ path: String, atMost limit: Int, kind: TurntableError.Kin
 
 /// Removes a file or socket if it is there.
 public func removeFile(_ path: String) { unsafe unlink(path) }
+
+/// Removes a directory if nothing is in it.
+public func removeEmptyDirectory(_ path: String) { unsafe rmdir(path) }
 
 /// Numbers of errors that a caller may expect.
 public enum Errno {

@@ -23,7 +23,7 @@ struct ControlCommand: AsyncParsableCommand {
             """,
         subcommands: [
             StatusQuestion.self, SitesQuestion.self, SiteOrder.self, LinesQuestion.self, LineOrder.self, VMsQuestion.self, MigrationsQuestion.self,
-            MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self, EvacuateOrder.self, EvacuationsQuestion.self,
+            MigrateOrder.self, ShowQuestion.self, FollowQuestion.self, CancelOrder.self, RateOrder.self, EvacuateOrder.self, EvacuationsQuestion.self,
             PolicyCommand.self, AccountingQuestion.self,
         ])
 }
@@ -214,6 +214,7 @@ struct MigrateOrder: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The longest the machine may stand still.", valueName: "time")) var downtime: String?
     @Option(help: ArgumentHelp("What to reserve on the line. Default: all that is free.", valueName: "rate")) var rate: String?
     @Option(help: ArgumentHelp("Data streams.", valueName: "n")) var streams: Int?
+    @Flag(help: "Its disks come along. Default: both sites have the same storage.") var disks = false
     @Option(help: ArgumentHelp("Only if this is its epoch.", valueName: "n")) var epoch: Int?
     @Option(help: ArgumentHelp("Not before: 2026-01-31T22:00:00Z.", valueName: "time")) var at: String?
     @Option(help: ArgumentHelp("The migration's name, a UUID: asked for twice it is one.", valueName: "id")) var id: String?
@@ -225,11 +226,9 @@ struct MigrateOrder: AsyncParsableCommand {
             let id = id ?? UUID().uuidString.lowercased()
             var body: [String: Value] = ["id": .string(id), "vm": .string(machine), "target": .string(site)]
             if let downtime { body["downtimeMilliseconds"] = .number(try milliseconds(downtime, "--downtime")) }
-            if let rate {
-                guard let rate = BitRate(parsing: rate) else { throw TurntableError(.usage, "--rate \(rate)", "it is no rate") }
-                body["bitsPerSecond"] = .number(rate.bitsPerSecond)
-            }
+            if let rate { body["bitsPerSecond"] = .number(try bitsPerSecond(rate)) }
             if let streams { body["streams"] = .number(Double(streams)) }
+            if disks { body["disks"] = .bool(true) }
             if let epoch { body["epoch"] = .number(Double(epoch)) }
             if let at { body["startAt"] = .string(at) }
             let migration = try await control.post("/v1/migrations", body)
@@ -271,6 +270,26 @@ struct CancelOrder: AsyncParsableCommand {
             say(asking.json ? migration.text : line(migration))
         }
     }
+}
+
+struct RateOrder: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rate", abstract: "Give a migration that is under way another rate, if its line has that.")
+    @Argument(help: "The migration.") var id: String
+    @Argument(help: "What to have of the line.") var rate: String
+    @OptionGroup var asking: AskingOptions
+    func run() async throws {
+        try await asking.with { control in
+            let migration = try await control.put("/v1/migrations/\(id)/rate", ["bitsPerSecond": .number(try bitsPerSecond(rate))])
+            say(asking.json ? migration.text : line(migration))
+        }
+    }
+}
+
+/// What `--rate` says.
+private func bitsPerSecond(_ text: String) throws(TurntableError) -> Double {
+    guard let rate = BitRate(parsing: text) else { throw TurntableError(.usage, "--rate \(text)", "it is no rate such as 1gbit") }
+    return rate.bitsPerSecond
 }
 
 func milliseconds(_ text: String, _ option: String) throws(TurntableError) -> Double {

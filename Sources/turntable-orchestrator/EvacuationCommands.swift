@@ -21,6 +21,7 @@ struct EvacuateOrder: AsyncParsableCommand {
     var vms: [String] = []
     @Option(help: ArgumentHelp("One that leaves before the others; repeatable, the first named first.", valueName: "machine")) var first: [String] = []
     @Option(help: ArgumentHelp("The longest each machine may stand still.", valueName: "time")) var downtime: String?
+    @Flag(help: "Their disks come along. Default: both sites have the same storage.") var disks = false
     @Option(help: ArgumentHelp("Not before: 2026-01-31T22:00:00Z.", valueName: "time")) var at: String?
     @Option(help: ArgumentHelp("Begin nothing if the plan ends later.", valueName: "time")) var deadline: String?
     @Option(help: ArgumentHelp("The evacuation's name, a UUID: asked for twice it is one.", valueName: "id")) var id: String?
@@ -46,6 +47,7 @@ struct EvacuateOrder: AsyncParsableCommand {
                 body["priorities"] = .object(Dictionary(priorities, uniquingKeysWith: { one, _ in one }))
             }
             if let downtime { body["downtimeMilliseconds"] = .number(try milliseconds(downtime, "--downtime")) }
+            if disks { body["disks"] = .bool(true) }
             if let at { body["startAt"] = .string(at) }
             if let deadline { body["deadline"] = .string(deadline) }
             let begun = try await control.post("/v1/evacuations", body)

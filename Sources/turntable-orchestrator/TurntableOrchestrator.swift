@@ -127,6 +127,8 @@ struct AgentCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The address at which machines arrive, each at a port of its own.", valueName: "address")) var receive: String
     @Option(help: ArgumentHelp("Memory for machines.", valueName: "size")) var memory: String
     @Option(help: ArgumentHelp("Processors for machines.", valueName: "n")) var processors: Int
+    @Option(help: ArgumentHelp("Where disks of machines that come are kept. Default: machines' disks stay where they are.", valueName: "directory"))
+    var disks: String?
     @Option(
         name: .customLong("allow-path"),
         help: ArgumentHelp("A directory that machines' descriptions may name paths under; repeatable.", valueName: "directory"))
@@ -170,13 +172,25 @@ struct AgentCommand: AsyncParsableCommand {
             let environment = ["TURNTABLE_KEYS": keys.path, "TURNTABLE_RUN_DIR": runDirectory, "TURNTABLE_STATE_DIR": stateDirectory]
             let site = SiteService(
                 identity: try keys.identity(), address: address, orchestrators: Set(orchestrators.map { $0.lowercased() }), memory: memory,
-                processors: processors, receiveAddress: receive,
+                processors: processors, disks: try diskDirectory(), receiveAddress: receive,
                 receiveOptions: allowPaths.flatMap { ["--allow-path", $0] } + trustedDomains.flatMap { ["--trust-domain", $0] }
                     + (trustedDomains.isEmpty ? [] : ["--require-token"]),
                 endpoints: endpoints, trustedDomains: trustedDomains, tokenDirectory: "\(stateDirectory)/tokens", directory: "\(stateDirectory)/agent",
                 turntable: turntable ?? sibling("turntable"), environment: environment, log: makeLog("agent"))
             try await site.run { [json] port in sayListening(address.host, port, json) }
         }
+    }
+}
+
+extension AgentCommand {
+    /// As receivers and agents that are started elsewhere find it.
+    private func diskDirectory() throws(TurntableError) -> String? {
+        guard let disks else { return nil }
+        var isDirectory: ObjCBool = false
+        guard unsafe FileManager.default.fileExists(atPath: disks, isDirectory: &isDirectory), isDirectory.boolValue else {
+            throw TurntableError(.usage, "--disks \(disks)", "there is no such directory", remedy: "make it")
+        }
+        return URL(filePath: disks).standardized.path
     }
 }
 

@@ -92,6 +92,11 @@ final class EventPrinter: Sendable {
         }
     }
 
+    /// Of a migration that failed.
+    func sent(_ sent: SentReport) {
+        say(["event": .text("sent"), "sent": .object(sent)], "\(ByteCount(sent.bytesOnWire)) were sent until then")
+    }
+
     private func describe(_ verification: VerificationReport?) -> String {
         guard let verification else { return "not compared" }
         return verification.stripesDiffering == 0

@@ -146,9 +146,15 @@ struct SendCommand: ParsableCommand {
             Signals.onInterrupt { _ in
                 if !migration.cancel() { printer.note("too late to cancel: the right to run was handed off") }
             }
-            let door = try MigrationDoor(path: path, status: { printer.lastStatus }, cancel: { migration.cancel() })
+            let door = try MigrationDoor(path: path, status: { printer.lastStatus }, cancel: { migration.cancel() }) { (rate) throws(TurntableError) in
+                try migration.restate(rate)
+            }
             defer { door.close() }
-            let report = try migration.run()
+            let report: MigrationReport
+            do throws(TurntableError) { report = try migration.run() } catch {
+                printer.sent(migration.sent)
+                throw error
+            }
             if case .rdma = try carrier.kind() { printer.note("RDMA: at most \(budget.peak) of memory was pinned here at once") }
             printer.completed(report, to: address)
             try checkMemory(report)

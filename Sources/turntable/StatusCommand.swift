@@ -13,7 +13,9 @@ struct StatusCommand: ParsableCommand {
 
     @Argument(help: "One machine. Default: all.") var machine: String?
     @Flag(help: "Print one JSON object a line.") var json = false
-    @Flag(help: "Say how much of its memory each machine writes, as QEMU estimates it in a second; it cannot be moved meanwhile.") var dirtyRate = false
+    @Flag(help: "Say how much of its memory each machine uses, and how much it writes, as QEMU estimates in a second; it cannot be moved meanwhile.")
+    var dirtyRate = false
+    @Flag(help: "With --json, say which disks each machine has, where QEMU can say so now: not while it is moved or measured.") var disks = false
     @OptionGroup var runDirectory: RunDirectoryOption
     @OptionGroup var stateDirectory: StateDirectoryOption
 
@@ -21,9 +23,16 @@ struct StatusCommand: ParsableCommand {
         try reportingErrors(json: json) {
             let names = machine.map { [$0] } ?? runDirectory.directory.machines()
             if names.isEmpty && !json { print("no machines in \(runDirectory.directory.path)") }
+            // Before QEMU looks at samples of it: what it reads of a memory file is no hole any more.
+            let used = dirtyRate ? names.map { try? usedMemory(of: runDirectory.directory.read($0)) } : names.map { _ in nil }
             let rates = dirtyRate ? measure(names) : [:]
-            for name in names { try show(runDirectory.directory.read(name), rates[name]) }
+            for (name, used) in zip(names, used) { try show(runDirectory.directory.read(name), rates[name], used) }
         }
+    }
+
+    private struct Disk: Encodable {
+        var name: String
+        var bytes: Int
     }
 
     /// All at once, since each takes a second. Nothing is said of those that cannot be measured now.
@@ -40,7 +49,7 @@ struct StatusCommand: ParsableCommand {
         return rates.read { $0 }
     }
 
-    private func show(_ record: MachineRecord, _ rate: ByteCount?) {
+    private func show(_ record: MachineRecord, _ rate: ByteCount?, _ used: ByteCount?) {
         let migration = try? MigrationDoor.ask("status", at: runDirectory.directory.migrationSocket(of: record.name))
         let state =
             if !record.isAlive { "dead" } else if migration != nil { "migrating" } else if runDirectory.directory.isInterrupted(record) {
@@ -57,6 +66,10 @@ struct StatusCommand: ParsableCommand {
                 "memoryBytes": .number(Double(command?.memory.value ?? 0)), "processors": .number(Double(command?.processors ?? 0)),
             ]
             if let rate { members["dirtyBytesPerSecond"] = .number(Double(rate.value)) }
+            if let used { members["usedMemoryBytes"] = .number(Double(used.value)) }
+            if disks, record.isAlive, let drives = try? Hypervisors.disks(of: record.name, in: runDirectory.directory) {
+                members["disks"] = .object(drives.map { Disk(name: $0.name, bytes: $0.size.value) })
+            }
             print(jsonLine(members))
         } else {
             let remedy =

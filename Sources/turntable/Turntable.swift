@@ -28,7 +28,7 @@ struct Turntable: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, JournalCommand.self,
+            RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, RateCommand.self, JournalCommand.self,
             ResolveCommand.self, FenceCommand.self, DiskCommand.self, GarbageCommand.self, KeysCommand.self, TokenCommand.self, DoctorCommand.self,
             DemoCommand.self, CtlCommand.self, AnnounceCommand.self, LinkCommand.self, XLConnectCommand.self, XLReceiveCommand.self,
         ])

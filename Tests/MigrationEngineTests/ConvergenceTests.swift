@@ -125,6 +125,10 @@ struct ConvergenceTests {
 
 struct LineMeterTests {
     @Test func beforeAnythingIsKnownNothingIsPromised() {
+        var restated = LineMeter(statedRate: BitRate(bitsPerSecond: 16e6))
+        restated.sawRound(delivered: .mebi(1), in: .seconds(1))
+        restated.restate(BitRate(bitsPerSecond: 400e6))
+        #expect(restated.currentRate == BitRate(bitsPerSecond: 400e6) && restated.estimate.rate == restated.currentRate)
         #expect(LineMeter(statedRate: nil).estimate == LineEstimate(oneWay: .zero, rate: LineMeter.assumedRate))
     }
 

@@ -1,6 +1,7 @@
 internal import Foundation
 internal import TestSupport
 internal import Testing
+internal import TurntableCore
 @testable internal import Orchestration
 
 /// Plans of evacuations, by the model that `EvacuationPlan.swift` states.
@@ -13,7 +14,7 @@ struct FleetTests {
             // Most are quiet, some are busy: a cubed uniform number.
             let busy = pow(Double.random(in: 0...1, using: &generator), 3)
             return FleetMachine(
-                name: "m\(number)", memoryBytes: Double.random(in: 0.25...16, using: &generator) * Self.gibibyte,
+                name: "m\(number)", bytes: Double.random(in: 0.25...16, using: &generator) * Self.gibibyte,
                 dirtyBytesPerSecond: busy * busiest)
         }
     }
@@ -72,8 +73,8 @@ struct FleetTests {
 
     @Test func whoWritesFasterThanTheLineIsNamed() {
         let line = FleetLine(bytesPerSecond: 125e6, overheadSeconds: 1.5, most: 4)
-        let busy = FleetMachine(name: "busy", memoryBytes: Self.gibibyte, dirtyBytesPerSecond: 120e6)
-        let quiet = FleetMachine(name: "quiet", memoryBytes: Self.gibibyte, dirtyBytesPerSecond: 0)
+        let busy = FleetMachine(name: "busy", bytes: Self.gibibyte, dirtyBytesPerSecond: 120e6)
+        let quiet = FleetMachine(name: "quiet", bytes: Self.gibibyte, dirtyBytesPerSecond: 0)
         let plan = EvacuationPlanner(line: line).plan([busy, quiet])
         #expect(plan.unmovable == [busy] && plan.moves.map(\.machine) == [quiet])
     }

@@ -14,9 +14,10 @@ internal import TurntableLinux
 struct NSIStage: Sendable {
     let requester: HostIdentity
     let provider: HostIdentity
+    let others: [HostIdentity]
     let log = Logger(label: "test")
 
-    init() throws {
+    init(naming names: [String] = []) throws {
         let directory = FileManager.default.temporaryDirectory.appending(path: "turntable-nsi-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: directory) }
         try KeyMaker.makeAuthority(named: "test", in: "\(directory)/authority", days: 2)
@@ -26,6 +27,7 @@ struct NSIStage: Sendable {
         }
         requester = try host("requester.test")
         provider = try host("provider.test")
+        others = try names.map(host)
     }
 
     /// Serves, and gives the URL.

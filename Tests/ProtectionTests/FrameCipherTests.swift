@@ -3,6 +3,7 @@ internal import Foundation
 internal import Protection
 internal import TestSupport
 internal import Testing
+internal import TurntableCore
 internal import TurntableLinux
 
 /// What the cipher of a stream promises, against swift-crypto's own AES-GCM.

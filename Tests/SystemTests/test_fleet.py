@@ -119,7 +119,11 @@ class DirtyRate(OrchestratorTest):
             self.start_machine(name, append=append)
             asked = self.lab.turntable("status", name, "--json", "--dirty-rate", "--run-dir", self.lab.run_directory("source"))
             self.assertEqual(asked.wait(), 0, asked.transcript())
-            rates[name] = json.loads(asked.output[0])["dirtyBytesPerSecond"]
+            said = json.loads(asked.output[0])
+            rates[name] = said["dirtyBytesPerSecond"]
+            # Of 64 MiB, what it has written, and what QEMU has of its own there.
+            least, most = {"idle": (0, 32 << 20), "busy": (32 << 20, said["memoryBytes"] + (4 << 20))}[name]
+            self.assertTrue(least < said["usedMemoryBytes"] <= most, said)
         self.assertLessEqual(rates["idle"], 1 << 20)
         # It is asked for 20 MB/s; QEMU looks at a sample of the pages.
         self.assertTrue(4 << 20 <= rates["busy"] <= 40 << 20, rates)

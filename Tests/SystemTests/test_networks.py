@@ -25,27 +25,39 @@ def urn(network):
     return f"urn:ogf:network:{network}.test:2026"
 
 
-NETWORK_OF = {place: network for network, places in PLACES.items() for place in places}
-
-
 class Networks:
+    """Each has a controller, and is every other's peer."""
+    networks, links = PLACES, LINKS + BORDERS
+
     def __init__(self, stage, lease):
         self.stage, self.lease, self.controllers = stage, lease, {}
-        self.places = {place: stage.namespace() for place in NETWORK_OF}
-        self.ports = {network: free_port() for network in PLACES}
-        self.files = {network: {"network": urn(network), "nodes": {}, "links": [], "borders": [], "peers": []} for network in PLACES}
-        for place, network in NETWORK_OF.items():
+        self.network_of = {place: network for network, places in self.networks.items() for place in places}
+        self.places = {place: stage.namespace() for place in self.network_of}
+        self.ports = {network: free_port() for network in self.networks}
+        self.files = {network: {"network": urn(network), "nodes": {}, "links": [], "borders": [], "peers": []} for network in self.networks}
+        for place, network in self.network_of.items():
             self.files[network]["nodes"][place] = {"run": ["ip", "netns", "exec", self.places[place]]}
-        for number, (one, other, milliseconds) in enumerate(LINKS + BORDERS):
+        for number, (one, other, milliseconds) in enumerate(self.links):
             self.connect(number, one, other, milliseconds)
         for index, (network, file) in enumerate(self.files.items()):
             file["addresses"] = f"10.99.{index}.0/24"
-            file["peers"] = [{"network": urn(peer), "url": f"https://127.0.0.1:{port}", "host": f"{peer}.test"} for peer, port in self.ports.items() if peer != network]
+            file["peers"] = [{"network": urn(peer), "url": self.url(peer), "host": f"{peer}.test"} for peer in self.peers_of(network)]
+            file.update(self.more(network))
             keys = lab.keys() / network
             if not keys.exists():
                 lab.run(lab.TURNTABLE, "keys", "host", f"{network}.test", "--authority", lab.keys() / "authority", "--in", keys, "--address", "127.0.0.1")
             self.write(network)
             self.start(network)
+
+    def url(self, network):
+        return f"https://127.0.0.1:{self.ports[network]}"
+
+    def peers_of(self, network):
+        return [peer for peer in self.networks if peer != network]
+
+    def more(self, network):
+        """What else its description says."""
+        return {}
 
     def connect(self, number, one, other, milliseconds):
         address = {one: f"192.0.2.{4 * number + 1}", other: f"192.0.2.{4 * number + 2}"}
@@ -54,12 +66,12 @@ class Networks:
             lab.run("ip", "-n", self.places[place], "address", "add", f"{address[place]}/30", "dev", f"to-{far}")
             lab.run("ip", "-n", self.places[place], "link", "set", f"to-{far}", "up")
         common = {"carrier": "vxlan", "bitsPerSecond": CAPACITY, "roundTripMilliseconds": milliseconds}
-        if NETWORK_OF[one] == NETWORK_OF[other]:
+        if self.network_of[one] == self.network_of[other]:
             ends = [{"node": place, "interface": f"to-{far}", "address": address[place]} for place, far in ((one, other), (other, one))]
-            self.files[NETWORK_OF[one]]["links"].append({"name": f"{one}-{other}", "ends": ends, "labels": [100, 199], **common})
+            self.files[self.network_of[one]]["links"].append({"name": f"{one}-{other}", "ends": ends, "labels": [100, 199], **common})
             return
         for place, far in ((one, other), (other, one)):
-            here, there = NETWORK_OF[place], NETWORK_OF[far]
+            here, there = self.network_of[place], self.network_of[far]
             self.files[here]["borders"].append({
                 "name": f"to-{there}", "node": place, "interface": f"to-{far}", "address": address[place], "labels": [500 + number, 599] if place == one else [490, 590],
                 "peer": {"network": urn(there), "border": f"to-{here}", "address": address[far]}, **common})
@@ -82,7 +94,7 @@ class Networks:
 
     def remains(self, without=None):
         found = []
-        for place, namespace in ((place, name) for place, name in self.places.items() if NETWORK_OF[place] != without):
+        for place, namespace in ((place, name) for place, name in self.places.items() if self.network_of[place] != without):
             names = [device["ifname"] for device in json.loads(lab.run("ip", "-n", namespace, "-j", "link", "show"))]
             found += [f"{place}: {name}" for name in names if name != "lo" and not name.startswith("to-")]
             found += [f"{place}: {line}" for line in lab.run("tc", "-n", namespace, "qdisc", "show").splitlines() if "htb" in line]
@@ -94,19 +106,35 @@ class Networks:
         return [(network, each["id"]) for network, book in books.items() for each in book if each["state"] != "terminated"]
 
 
+class Chain(Networks):
+    """west ══ middle ══ south ══ east: each is the peer of those that it meets, and known to others by their word."""
+    networks = {"west": ("w",), "middle": ("m",), "south": ("s",), "east": ("e",)}
+    links = (("w", "m", 6), ("m", "s", 6), ("s", "e", 6))
+
+    def peers_of(self, network):
+        names = list(self.networks)
+        return [peer for peer in names if abs(names.index(peer) - names.index(network)) == 1]
+
+    def more(self, network):
+        return {"url": self.url(network), "others": True}
+
+
 class NetworksTest(SystemTest):
+    kind = Networks
+    # For all to know each other.
+    patience = lab.WAIT_SECONDS
     # Seconds: longer than a test goes without keeping what it has.
     lease = 60
 
     def setUp(self):
         self.lab = Stage()
         self.addCleanup(self._close)
-        self.networks = Networks(self.lab, self.lease)
-        for network in PLACES:
+        self.networks = self.kind(self.lab, self.lease)
+        for network in self.networks.networks:
             self.wait_known(network)
 
     def wait_known(self, network):
-        lab.wait_for(f"{network} to know the others", lambda: not self.networks.faults(network))
+        lab.wait_for(f"{network} to know the others", lambda: not self.networks.faults(network), self.patience)
 
     def answer(self, method, path, body=None, network="west"):
         return self.networks.controllers[network].api.ask(method, path, body)
@@ -277,6 +305,45 @@ class Paths(NetworksTest):
         self.assertEqual(stranger.ask("GET", "/v1/network").status, 403)
         self.assertEqual(self.answer("PUT", f"/v1/lightpaths/{identifier()}", self.request(1e6, ("x", f"{urn('east')}:e"))).status, 409)
         self.assertEqual(self.answer("PUT", f"/v1/lightpaths/{identifier()}", self.request(1e6, ("w", f"{urn('north')}:e"))).status, 409)
+
+
+class InARow(NetworksTest):
+    """The first meets only the second, and has a path to the fourth."""
+    kind = Chain
+    # Each hears of the next but one when it asks again.
+    patience = 90
+
+    def views(self, network):
+        return {view["network"]: view for view in self.networks.controllers[network].api.get("/v1/networks")}
+
+    def wait_all_known(self):
+        for network in self.networks.networks:
+            lab.wait_for(f"{network} to know all", lambda: len(self.views(network)) == 4, self.patience)
+
+    def test_a_path_over_four_networks(self):
+        self.wait_all_known()
+        self.assertEqual(self.views("west")[urn("east")]["toldBy"], urn("middle"))
+        name, path = self.path(CAPACITY / 4)
+        self.assertEqual(self.way(name), ["west", "middle", "south", "east"])
+        self.assertEqual((path["state"], path["roundTripMilliseconds"]), ("provisioned", 18))
+        lab.run("ip", "netns", "exec", self.networks.places["w"], "ping", "-c", "3", "-i", "0.2", "-W", "10", path["addresses"][1])
+        rate = self.ask("PUT", f"/v1/lightpaths/{name}/rate", {"bitsPerSecond": CAPACITY / 8})
+        self.assertEqual(rate["bitsPerSecond"], CAPACITY / 8)
+        self.ask("DELETE", f"/v1/lightpaths/{name}")
+        self.assert_bare()
+
+    def test_the_last_one_disappears(self):
+        """It is asked once, and nothing is left of the attempt; those on the way are no less known."""
+        self.wait_all_known()
+        self.lab.kill(self.networks.controllers["east"])
+        answer = self.answer("PUT", f"/v1/lightpaths/{identifier()}", self.request(CAPACITY / 4))
+        self.assertEqual(answer.status, 409, answer.body)
+        self.assert_bare(without="east")
+        name = identifier()
+        self.ask("PUT", f"/v1/lightpaths/{name}", self.request(CAPACITY / 4, ("w", f"{urn('south')}:s")))
+        self.assertEqual(self.way(name), ["west", "middle", "south"])
+        self.networks.start("east")
+        lab.wait_for("a path to it again", lambda: self.answer("PUT", f"/v1/lightpaths/{identifier()}", self.request(CAPACITY / 8)).status == 200, 60)
 
 
 class Leases(NetworksTest):

@@ -207,6 +207,65 @@ class Moving(OrchestratorTest):
         self.assertEqual(asked.wait(), 0, asked.transcript())
         self.assertIn("BYTES ON WIRE", asked.output[0])
 
+    def test_what_failed_is_accounted_for(self):
+        """Two senders: one is killed, and the migration is cancelled in the middle of what the other sends."""
+        self.begin(append="seed=5 fill=1 " + SLOW)
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 24e6})
+        name = self.lab.migrate()["id"]
+        for number in (1, 2):
+            sent = lambda: [event["progress"]["sent"]["bytesOnWire"] for event in self.said(name, number) if event["event"] == "progress"]
+            lab.wait_for(f"sender {number} to have sent something", lambda: max(sent(), default=0) > 1 << 20, 60)
+            if number == 1:
+                os.kill(self.sender(name), signal.SIGKILL)
+        self.assertEqual(self.lab.ctl("cancel", name).wait(), 0)
+        self.assertEqual(self.lab.wait_migration(name)["state"], "cancelled")
+        first = [event["progress"]["sent"] for event in self.said(name, 1) if event["event"] == "progress"][-1]
+        last = [event["sent"] for event in self.said(name, 2) if event["event"] == "sent"][-1]
+        account = self.lab.api.get("/v1/accounting")["items"][0]
+        self.assertEqual((account["outcome"], account["bytesOnWire"], account["diskBytes"]), ("cancelled", first["bytesOnWire"] + last["bytesOnWire"], 0))
+        self.assertLess(account["bytesOnWire"], 64 << 20)
+        self.assert_one_at("source")
+
+    def said(self, name, number=1):
+        """What one of a migration's senders has printed."""
+        path = Path(f"{self.lab.run_directory('source')}-state/agent/output/{name}-send-{number}")
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def sender(self, name):
+        """Its process: it prints into that migration's file."""
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and f"{name}-send-" in os.readlink(entry / "fd/1"):
+                    return int(entry.name)
+            except OSError:
+                pass
+        raise AssertionError("nobody sends")
+
+    def test_another_rate_in_use(self):
+        """From 16 Mb/s, at which it would take a minute, to 400 Mb/s; and to more than the line has, which leaves it as it is."""
+        self.begin(megabytes=128, append="seed=5 fill=1 mode=rate rate=1 len=1")
+        self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 400e6})
+        name = self.lab.migrate(bitsPerSecond=16e6)["id"]
+        rates = lambda: [event["progress"]["rateBitsPerSecond"] for event in self.said(name) if event["event"] == "progress"]
+        lab.wait_for("it to send", lambda: len(rates()) >= 10, 60)
+        self.assertLess(max(rates()[4:]), 24e6)
+        before = len(rates())
+        refused = self.lab.ctl("rate", name, "1gbit")
+        self.assertEqual(refused.wait(), 0, refused.transcript())
+        lab.wait_for("the refusal", lambda: any(
+            "it stays at its rate" in event["text"] and "400.0 Mb/s are free for it" in event["text"] for event in self.lab.migration(name)["events"]), 30)
+        self.assertEqual(self.lab.migration(name)["bitsPerSecond"], 16e6)
+        asked = self.lab.ctl("rate", name, "400mbit")
+        self.assertEqual(asked.wait(), 0, asked.transcript())
+        end = self.lab.wait_migration(name)
+        self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 400e6), end)
+        self.assertGreater(max(rates()[before:]), 100e6)
+        self.assertLess(end["report"]["totalSeconds"], 45)
+        self.assert_one_at("target")
+        self.assertEqual(self.lab.api.ask("PUT", f"/v1/migrations/{name}/rate", {"bitsPerSecond": 4e8}).status, 409)
+        self.assertEqual(self.lab.api.ask("PUT", f"/v1/migrations/{name}/rate", {"bitsPerSecond": 4}).status, 400)
+
     def test_at_its_time(self):
         self.begin()
         late, never = (time.time() + seconds for seconds in (3, 3600))
@@ -695,6 +754,19 @@ class Lightpaths(OrchestratorTest):
         """The line is a path over three networks, of which only the first is asked for it."""
         self.there_and_back("networks", ("w", f"{urn('east')}:e"), 11)
         self.assertEqual(self.network.reserved(), [])
+
+    def test_the_path_is_changed_in_use(self):
+        """By somebody else than this migration: it follows."""
+        self.begin_with("controller", 16e6, megabytes=128, append="seed=5 fill=1 mode=rate rate=1 len=1")
+        name = self.lab.migrate()["id"]
+        self.lab.wait_migration(name, lambda m: (m.get("progress") or {}).get("rateBitsPerSecond", 0) > 0)
+        changed = self.controller.api.ask("PUT", f"/v1/lightpaths/{name}/rate", {"bitsPerSecond": 400e6})
+        self.assertEqual(changed.status, 200, changed.body)
+        end = self.lab.wait_migration(name)
+        self.assertEqual((end["state"], end["bitsPerSecond"]), ("completed", 400e6), end)
+        self.assertTrue(any("it has 400.0 Mb/s of west now" in event["text"] for event in end["events"]), end["events"])
+        self.assertLess(end["report"]["totalSeconds"], 45)
+        self.assert_given_back()
 
     def kill_at(self, kind, instants):
         self.begin_with(kind)

@@ -45,6 +45,10 @@ int tt_populate(int fd, int64_t offset, void *address, size_t length);
 // the answer is then about no single instant, which the dirty log makes up for.
 int tt_is_zero(const volatile void *address, size_t length);
 
+// Has the file system keep room for the first length bytes of a file, and makes it that long. fallocate(2), which Swift's
+// Glibc lacks; posix_fallocate(3) would write where the file system cannot.
+int tt_allocate(int fd, int64_t length);
+
 // Where data, or a hole, begins in a file at or after offset (lseek SEEK_DATA, SEEK_HOLE); -ENXIO past the last.
 int64_t tt_next_data(int fd, int64_t offset);
 int64_t tt_next_hole(int fd, int64_t offset);

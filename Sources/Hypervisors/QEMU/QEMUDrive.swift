@@ -41,6 +41,13 @@ public struct QEMUDrive: Hashable, Codable, Sendable {
     }
 }
 
+/// The disks that a machine has now. It cannot be moved meanwhile.
+public func disks(of machine: String, in directory: RunDirectory) throws(TurntableError) -> [QEMUDrive] {
+    let lock = try directory.lock(machine, "looking at the disks of")
+    defer { withExtendedLifetime(lock) {} }
+    return try QEMUDrive.all(try QMP(path: directory.monitor(of: machine)))
+}
+
 /// Which disks of a machine move with it.
 public enum DiskSelection: Hashable, Sendable {
     case all

@@ -1,5 +1,5 @@
 internal import Glibc
-internal import TurntableCore
+public import TurntableCore
 internal import TurntableLinux
 
 /// The RAM of a QEMU that `turntable run` started: its memory files, opened and mapped here as well.
@@ -115,4 +115,15 @@ final class PagemapDirtyLog: DirtyLog, @unchecked Sendable {
             bitmap.insert(Int((written.lowerBound - base) / page)..<Int((written.upperBound - base) / page))
         }
     }
+}
+
+/// How much of its memory a machine has ever used: the rest are holes in its memory files, which are zero.
+public func usedMemory(of machine: MachineRecord) throws(TurntableError) -> ByteCount {
+    var bytes = 0
+    for open in try ProcessTable.memoryFiles(of: machine.process) {
+        var status = stat()
+        guard unsafe stat("/proc/\(machine.process)/fd/\(open.descriptor)", &status) == 0 else { continue }
+        bytes += Int(status.st_blocks) * 512
+    }
+    return ByteCount(bytes)
 }

@@ -17,13 +17,19 @@ struct AgentAPI: Sendable {
         }))
         routes.add("/v1/site/dirty-rates", (.get, { request, context in
             _ = try await admitted(request, context)
-            return try .json(DirtyRates(bytesPerSecond: try await agent.programs.dirtyRates()))
+            return try .json(try await agent.programs.dirtyRates())
+        }))
+        routes.add("/v1/site/disks", (.get, { request, context in
+            _ = try await admitted(request, context)
+            return try .json(try await agent.disks(try TermHeader.of(request).domain))
         }))
         routes.add("/v1/slots/:migration", (.put, { request, context in
             let id = try await admitted(request, context)
-            return try .json(try await agent.hold(id, try await request.json(SlotRequest.self)))
+            let slot = try await request.json(SlotRequest.self)
+            return try .json(try await agent.hold(id, slot, for: try TermHeader.of(request).domain))
         }), (.delete, { request, context in
-            try .json(try await agent.release(try await admitted(request, context)))
+            let isDiscarding = request.uri.queryParameters["discard"] == "true"
+            return try .json(try await agent.release(try await admitted(request, context), discarding: isDiscarding))
         }))
         routes.add("/v1/slots/:migration/receiver", (.put, { request, context in
             try .json(try await agent.receive(try await admitted(request, context)))
@@ -49,13 +55,21 @@ struct AgentAPI: Sendable {
                 .forbidden, "forbidden", "asking this site", "\(context.peer) is no orchestrator of it",
                 remedy: "start the agent with --orchestrator \(context.peer)")
         }
-        guard let text = request.headers[.init(TermHeader.name)!], let term = TermHeader.parse(text) else {
-            throw Problem(.badRequest, "term", "asking this site", "no domain and term are named", remedy: "send \(TermHeader.name): <domain> <term>")
-        }
+        let term = try TermHeader.of(request)
         try await agent.heed(term.domain, term.number)
         guard let id = context.parameters.get("migration") else { return "" }
         // It is part of paths.
         guard Admission.isIdentifier(id) else { throw Problem.notFound("migration \(id.prefix(80))") }
         return id
+    }
+}
+
+extension TermHeader {
+    /// Whose orchestrator asks, and under which term.
+    static func of(_ request: Request) throws(Problem) -> (domain: String, number: Revision) {
+        guard let text = request.headers[.init(name)!], let term = parse(text) else {
+            throw Problem(.badRequest, "term", "asking this site", "no domain and term are named", remedy: "send \(name): <domain> <term>")
+        }
+        return term
     }
 }

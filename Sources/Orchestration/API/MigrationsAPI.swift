@@ -64,6 +64,27 @@ struct MigrationsAPI: Sendable {
         try await api.cancel(context) { (record: MigrationRecord) in try await resource(record) }
     }
 
+    /// Another rate for one that moves. Whether its line has it, its saga finds out.
+    @Sendable func changeRate(_ request: Request, _ context: Context) async throws -> Response {
+        struct Wanted: Decodable { var bitsPerSecond: Double }
+        let wanted = try await request.json(Wanted.self).bitsPerSecond
+        guard wanted >= Admission.leastBitsPerSecond, wanted <= Admission.mostBitsPerSecond else {
+            throw Problem(.badRequest, "body", "bitsPerSecond", Admission.rateBounds)
+        }
+        try await api.demandOwn(MigrationRecord.self, context, "changing the rate of")
+        while true {
+            var one: Stored<MigrationRecord> = try await api.load(context)
+            guard one.record.step == .move, one.record.state == .running, one.record.line != nil else {
+                throw Problem(
+                    .conflict, "refused", "changing the rate of migration \(one.record.id)",
+                    one.record.line == nil ? "it has no line" : "it is not being moved", remedy: "see how it stands")
+            }
+            one.record.wantedBitsPerSecond = wanted
+            one.record.note("\(context.peer) wants \(BitRate(bitsPerSecond: wanted)) for it")
+            if try await store.commit([one.condition], [one.write()]) != nil { return try .json(try await resource(one.record), status: .accepted) }
+        }
+    }
+
     // MARK: - Following one
 
     /// Server-sent events: the migration as it is, and again each time that it changes, until it is over.

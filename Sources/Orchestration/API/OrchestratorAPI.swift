@@ -33,6 +33,7 @@ struct OrchestratorAPI: Sendable {
         routes.add("/v1/migrations", (.get, migrations.list), (.post, migrations.create))
         routes.add("/v1/migrations/:migration", (.get, migrations.show))
         routes.add("/v1/migrations/:migration/cancel", (.post, migrations.cancel))
+        routes.add("/v1/migrations/:migration/rate", (.put, migrations.changeRate))
         routes.add("/v1/migrations/:migration/events", (.get, migrations.events))
         routes.add("/v1/accounting", (.get, AccountingAPI(api: self).list))
         let evacuations = EvacuationsAPI(api: self)
@@ -83,10 +84,15 @@ struct OrchestratorAPI: Sendable {
         return found
     }
 
+    /// Refuses whoever neither asked for it nor is an operator.
+    func demandOwn<Record: Undertaking>(_ type: Record.Type, _ context: Context, _ what: String) async throws {
+        let isOwn = (try? await load(context) as Stored<Record>)?.record.requestedBy == context.peer
+        if !isOwn { try demandOperator(context, "\(what) \(Record.kind) \(context.parameters.get(Record.kind)?.prefix(80) ?? "")") }
+    }
+
     /// Whoever asked for it may have it cancelled, and operators may.
     func cancel<Record: Undertaking>(_ context: Context, _ show: (Record) async throws -> any Encodable) async throws -> Response {
-        let isOwn = (try? await load(context) as Stored<Record>)?.record.requestedBy == context.peer
-        if !isOwn { try demandOperator(context, "cancelling \(Record.kind) \(context.parameters.get(Record.kind)?.prefix(80) ?? "")") }
+        try await demandOwn(Record.self, context, "cancelling")
         while true {
             var one: Stored<Record> = try await load(context)
             guard !one.record.isOver else {

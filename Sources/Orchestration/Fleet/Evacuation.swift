@@ -91,14 +91,16 @@ struct Evacuation: Sendable {
                     + "\(target.record.processorsFree) free",
                 remedy: "name some of the machines, or another site")
         }
-        // Who cannot say is taken for quiet; a move that is then refused gets more of the line.
-        var written: [String: Double] = [:]
-        do { written = try await master.agent(request.source).dirtyRates().bytesPerSecond } catch {
+        let disks = request.disks == true ? try await diskBytes(of: machines.keys, request, what) : [:]
+        // Who cannot say is taken for quiet and full; a move that is then refused gets more of the line.
+        var rates = DirtyRates(bytesPerSecond: [:], usedMemoryBytes: [:])
+        do { rates = try await master.agent(request.source).dirtyRates() } catch {
             master.log.warning("\(what): what its machines write is not known: \(error)")
         }
         let fleet = machines.map { name, vm in
             FleetMachine(
-                name: name, memoryBytes: Double(vm.memoryBytes), dirtyBytesPerSecond: written[name] ?? 0, priority: request.priorities?[name] ?? 0)
+                name: name, bytes: Double(min(rates.usedMemoryBytes[name] ?? vm.memoryBytes, vm.memoryBytes) + (disks[name] ?? 0)),
+                dirtyBytesPerSecond: rates.bytesPerSecond[name] ?? 0, priority: request.priorities?[name] ?? 0)
         }
         .sorted { $0.name < $1.name }
         let line = try await freeLine(request)
@@ -120,12 +122,35 @@ struct Evacuation: Sendable {
                 remedy: "name fewer machines, or a later deadline")
         }
         return plan.moves.enumerated().map { order, move in
-            EvacuationMove(
-                vm: move.machine.name, state: .waiting, order: order, memoryBytes: Int(move.machine.memoryBytes),
+            let name = move.machine.name
+            return EvacuationMove(
+                vm: name, state: .waiting, order: order, memoryBytes: machines[name]?.memoryBytes ?? 0, diskBytes: disks[name],
                 dirtyBytesPerSecond: move.machine.dirtyBytesPerSecond,
                 bitsPerSecond: line.map { _ in max(move.bytesPerSecond * 8, Admission.leastBitsPerSecond) },
                 plannedStart: move.start, plannedEnd: move.end)
         }
+    }
+
+    /// What the disks of each machine take, if the target has room for all that it has not yet.
+    private func diskBytes(
+        of machines: some Collection<String>, _ request: EvacuationRequest, _ what: String
+    ) async throws -> [String: Int] {
+        let known = try await master.agent(request.source).disks().machines
+        if let machine = machines.first(where: { known[$0] == nil }) {
+            throw Problem(
+                .conflict, "refused", what, "\(request.source) cannot say now which disks \(machine) has", remedy: "ask again when it is not being moved")
+        }
+        let bytes = Dictionary(uniqueKeysWithValues: machines.map { ($0, known[$0]?.reduce(0) { $0 + $1.bytes } ?? 0) })
+        let target = try await master.agent(request.target).disks()
+        let needed = bytes.reduce(0) { $0 + max(0, $1.value - (target.keptBytes[$1.key] ?? 0)) }
+        let free = target.freeBytes
+        guard needed == 0 || needed <= free ?? -1 else {
+            throw Problem(
+                .conflict, "refused", what,
+                "\(ByteCount(needed)) of disks are needed, and \(request.target) " + (free.map { "has \(ByteCount($0)) free" } ?? "takes none"),
+                remedy: "name some of the machines, or another site")
+        }
+        return bytes
     }
 
     /// What is free between the sites, of the line that has most; nil if none is described.
@@ -217,7 +242,7 @@ struct Evacuation: Sendable {
         begun.record.migration = name
         let request = MigrationRequest(
             id: name, vm: move.record.vm, target: evacuation.request.target, downtimeMilliseconds: evacuation.request.downtimeMilliseconds,
-            bitsPerSecond: move.record.bitsPerSecond == nil ? nil : bitsPerSecond)
+            bitsPerSecond: move.record.bitsPerSecond == nil ? nil : bitsPerSecond, disks: evacuation.request.disks)
         do {
             let admitted = try await Admission.admit(
                 request, by: evacuation.requestedBy, under: master.authority, to: master.store,

@@ -11,11 +11,13 @@
 // and the bound is chosen for the earliest end of all. Where there are few machines, changes of order and rate are tried on top.
 
 internal import Foundation
+internal import TurntableCore
 
 /// A machine that is to move.
 struct FleetMachine: Equatable, Sendable {
     var name: String
-    var memoryBytes: Double
+    /// The memory that it uses, and its disks if they come along.
+    var bytes: Double
     var dirtyBytesPerSecond: Double
     /// Higher ones leave first.
     var priority = 0
@@ -63,7 +65,7 @@ struct EvacuationPlanner {
         return EvacuationPlan(moves: scheduled(moves), unmovable: machines.filter { leastRate($0) > line.bytesPerSecond })
     }
 
-    func duration(of machine: FleetMachine, at rate: Double) -> Double { line.overheadSeconds + machine.memoryBytes / (rate - machine.dirtyBytesPerSecond) }
+    func duration(of machine: FleetMachine, at rate: Double) -> Double { line.overheadSeconds + machine.bytes / (rate - machine.dirtyBytesPerSecond) }
 
     /// No plan is over before: all areas at their least, side by side without a gap, and the longest move at the line's whole rate.
     func bound(_ machines: [FleetMachine]) -> Double {
@@ -76,8 +78,8 @@ struct EvacuationPlanner {
     }
 
     private func thriftiestRate(_ machine: FleetMachine) -> Double {
-        let (memory, dirty) = (machine.memoryBytes, machine.dirtyBytesPerSecond)
-        return clamped(dirty + (memory * dirty / line.overheadSeconds).squareRoot(), machine)
+        let (bytes, dirty) = (machine.bytes, machine.dirtyBytesPerSecond)
+        return clamped(dirty + (bytes * dirty / line.overheadSeconds).squareRoot(), machine)
     }
 
     private func clamped(_ rate: Double, _ machine: FleetMachine) -> Double { min(line.bytesPerSecond, max(leastRate(machine), rate)) }
@@ -85,7 +87,7 @@ struct EvacuationPlanner {
     /// The thriftiest rate with which it takes no longer than `bound`, if any does.
     private func rate(_ machine: FleetMachine, within bound: Double) -> Double {
         let sending = bound - line.overheadSeconds
-        let needed = sending > 0 ? machine.dirtyBytesPerSecond + machine.memoryBytes / sending : line.bytesPerSecond
+        let needed = sending > 0 ? machine.dirtyBytesPerSecond + machine.bytes / sending : line.bytesPerSecond
         return clamped(max(needed, thriftiestRate(machine)), machine)
     }
 
@@ -111,7 +113,7 @@ struct EvacuationPlanner {
     /// Tries exchanging two moves and giving one another rate, and keeps what is shorter. The same for the same machines.
     private func improved(_ moves: [PlannedMove], _ seconds: Double) -> [PlannedMove] {
         var (best, bestSeconds) = (moves, seconds)
-        var generator = SplitMix(state: 1)
+        var generator = SeededGenerator(seed: 1)
         for _ in 0..<Self.trials where best.count > 1 {
             var trial = best
             for _ in 0...Int.random(in: 0...2, using: &generator) {
@@ -167,17 +169,5 @@ struct EvacuationPlanner {
             chosen.append(index)
         }
         return chosen
-    }
-}
-
-/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-        return value ^ (value >> 31)
     }
 }

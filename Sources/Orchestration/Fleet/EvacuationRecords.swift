@@ -19,6 +19,8 @@ struct EvacuationRequest: Codable, Sendable, Equatable {
     var priorities: [String: Int]?
     /// The longest each machine may stand still.
     var downtimeMilliseconds: Double?
+    /// Their disks come along.
+    var disks: Bool?
     /// Not before this time.
     var startAt: Date?
     /// Nothing is begun if the plan ends later.
@@ -64,6 +66,8 @@ struct EvacuationMove: Codable, Sendable, Equatable {
     /// Those with lower numbers are begun first.
     var order: Int
     var memoryBytes: Int
+    /// Of disks that come along.
+    var diskBytes: Int?
     var dirtyBytesPerSecond: Double
     /// What it is to have of the line; nil if no line is described.
     var bitsPerSecond: Double?

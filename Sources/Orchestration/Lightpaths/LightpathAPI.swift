@@ -25,10 +25,12 @@ struct LightpathAdmission: Sendable {
     let users: Set<String>
     /// Controllers of other networks: for segments that join theirs.
     let peers: Set<String>
+    /// Whether a controller that is no peer's may have them too, or only go on with what it has.
+    var others: @Sendable (_ host: String, _ mayBegin: Bool) -> Bool = { _, _ in false }
 
-    func role(_ context: Context) throws -> Role {
+    func role(_ context: Context, toBegin mayBegin: Bool = false) throws -> Role {
         if users.contains(context.peer) { return .user }
-        if peers.contains(context.peer) { return .peer }
+        if peers.contains(context.peer) || others(context.peer, mayBegin) { return .peer }
         throw Problem(
             .forbidden, "forbidden", "asking for lightpaths", "\(context.peer) may have none here",
             remedy: "start the controller with --user \(context.peer)")
@@ -81,8 +83,10 @@ struct LightpathAPI: Sendable {
     }
 
     private func perform(_ operation: LightpathOperation, _ id: String, _ context: Context) async throws -> Response {
-        let isUser = try admission.role(context) == .user
         var operation = operation
+        var isBeginning = false
+        if case .reserve = operation { isBeginning = true }
+        let isUser = try admission.role(context, toBegin: isBeginning) == .user
         if case .reserve(var request) = operation {
             if !isUser, !request.ends.contains(where: { topology.isBorder($0) }) { try admission.user(context) }
             // An end in this network may be named in full.

@@ -1,10 +1,13 @@
 // Which networks there are around this one: each peer says of itself what it is (Lightpaths/Networks.swift), and is asked again and again.
-// What it said last is in force until it says something else that can be, or is too old. Nobody speaks for a third.
+// What it said last is in force until it says something else that can be, or is too old. Others than peers are known, if at all, by what they
+// have signed and peers pass on (NetworkWord.swift).
 
 internal import Foundation
 internal import Lightpaths
 internal import Logging
 internal import NIOHTTP1
+internal import Protection
+internal import Synchronization
 internal import TurntableCore
 
 /// A network as `GET /v1/networks` shows it.
@@ -18,6 +21,8 @@ struct NetworkView: Codable, Sendable {
     }
     var network: String
     var url: String?
+    /// The peer by which it is known, if it is none itself.
+    var toldBy: String?
     var serial: Int?
     var ageSeconds: Double?
     /// Why it was not heard the last time.
@@ -34,6 +39,12 @@ actor Neighbours {
 
     let own: NetworkDocument
     nonisolated let peers: [Topology.Peer]
+    /// By which words are signed and believed; nil: none are passed on.
+    private let identity: HostIdentity?
+    /// Where others find this controller; nil: only peers know it.
+    private let url: String?
+    /// Networks that are no peers are on the map.
+    private let usesOthers: Bool
     private let client: Client
     /// What was heard longer ago is dropped.
     private let age: Nanoseconds
@@ -41,15 +52,22 @@ actor Neighbours {
     private let patience: Nanoseconds
     private let log: Logger
     private var known: [String: Known] = [:]
+    /// Of peers and others, by network.
+    private var words: [String: NetworkWord.Heard] = [:]
+    /// Controllers that are no peers', and when their words were said.
+    private nonisolated let hosts = Mutex([String: Date]())
     /// By border, as they were logged last.
     private var faults: [String: String]?
 
     init(
-        own: NetworkDocument, peers: [Topology.Peer], client: Client, age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime,
-        log: Logger
+        own: NetworkDocument, peers: [Topology.Peer], identity: HostIdentity? = nil, url: String? = nil, usingOthers: Bool = false, client: Client,
+        age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime, log: Logger
     ) {
         self.own = own
         self.peers = peers
+        self.identity = identity
+        self.url = url
+        usesOthers = usingOthers
         self.client = client
         self.age = age
         self.patience = patience
@@ -60,7 +78,33 @@ actor Neighbours {
     func map() -> NetworkMap {
         let oldest = ContinuousClock.now - .nanoseconds(age.value)
         return NetworkMap(
-            [own] + peers.compactMap { peer in known[peer.network].flatMap { $0.heard ?? oldest > oldest ? $0.document : nil } })
+            [own] + peers.compactMap { peer in known[peer.network].flatMap { $0.heard ?? oldest > oldest ? $0.document : nil } }
+                + others().map(\.document))
+    }
+
+    /// Those that are on the map by others' word.
+    private func others() -> [NetworkWord.Heard] {
+        guard usesOthers else { return [] }
+        let peers = Set(peers.map(\.network))
+        return words.values.filter { !peers.contains($0.document.network) && !$0.isTooOld(.now, age) }.sorted { $0.document.network < $1.document.network }
+    }
+
+    /// Where each network's controller answers.
+    func urls() -> [String: String] {
+        Dictionary((peers.map { ($0.network, $0.url) }) + others().map { ($0.document.network, $0.url) }) { first, _ in first }
+    }
+
+    /// What is passed on: this network's word, said now, and those of others.
+    func told() throws(TurntableError) -> [NetworkWord] {
+        guard let identity else { return [] }
+        let ours = try url.map { (url) throws(TurntableError) in [try NetworkWord(own, url: url, as: identity)] } ?? []
+        return ours + words.values.filter { !$0.isTooOld(.now, age) }.map(\.word)
+    }
+
+    /// Whether a controller that is no peer's may have segments here.
+    /// - Parameter mayBegin: and not only go on with those that it has.
+    nonisolated func admits(_ host: String, toBegin mayBegin: Bool) -> Bool {
+        hosts.withLock { hosts in hosts[host].map { !mayBegin || Date.now.timeIntervalSince($0) <= age.seconds } ?? false }
     }
 
     func shown() -> [NetworkView] {
@@ -75,6 +119,11 @@ actor Neighbours {
                 ageSeconds: known?.heard.map { (ContinuousClock.now - $0) / .seconds(1) }, fault: known?.fault, borders: borders)
         }
         return [view(own, own.network, nil)] + peers.map { view(map.document($0.network), $0.network, $0) }
+            + others().map { heard in
+                var view = view(heard.document, heard.document.network, nil)
+                (view.url, view.toldBy, view.ageSeconds) = (heard.url, heard.teller, Date.now.timeIntervalSince(heard.said))
+                return view
+            }
     }
 
     // MARK: - Asking
@@ -106,6 +155,7 @@ actor Neighbours {
             if let fault { log.warning("network \(peer.network): \(fault)") } else { log.notice("network \(peer.network) is heard again") }
         }
         known[peer.network, default: Known()].fault = fault
+        if fault == nil { await hearWords(of: peer) }
         tellOfBorders()
         return fault == nil
     }
@@ -114,6 +164,38 @@ actor Neighbours {
         if known[peer.network]?.document != document { log.notice("network \(peer.network) has serial \(document.serial)") }
         known[peer.network, default: Known()].document = document
         known[peer.network]?.heard = .now
+    }
+
+    /// Asks a peer what others it knows. What cannot be is left out: whoever made it up may not be the peer.
+    private func hearWords(of peer: Topology.Peer) async {
+        guard let identity else { return }
+        let most = Limits.knownNetworks * Limits.networkWordBytes * 2
+        do throws(TurntableError) {
+            let answer = try await client.ask(.GET, "\(peer.url)/v1/network/words", within: patience, atMost: most)
+            let told = try JSON.decode([NetworkWord].self, answer.body, "what \(peer.network) passes on")
+            for word in told.prefix(Limits.knownNetworks + 1) {
+                do throws(TurntableError) { take(try word.heard(from: peer.network, authorities: identity, age: age)) } catch { log.debug("\(error)") }
+            }
+        } catch {
+            log.debug("network \(peer.network) passes nothing on: \(error)")
+        }
+    }
+
+    private func take(_ heard: NetworkWord.Heard) {
+        let network = heard.document.network
+        for (name, old) in words where old.isTooOld(.now, age) {
+            words[name] = nil
+            log.notice("network \(name) is heard of no more")
+        }
+        guard network != own.network, words[network].map({ $0.said < heard.said }) ?? (words.count < Limits.knownNetworks) else { return }
+        if words[network]?.document != heard.document { log.notice("network \(network) has serial \(heard.document.serial), says \(heard.teller)") }
+        words[network] = heard
+        guard usesOthers, !peers.contains(where: { $0.network == network }) else { return }
+        hosts.withLock { hosts in
+            hosts[heard.host] = heard.said
+            // The one that was heard of longest ago may go on with nothing then.
+            if hosts.count > Limits.knownNetworks, let oldest = hosts.min(by: { $0.value < $1.value }) { hosts[oldest.key] = nil }
+        }
     }
 
     /// Says which of our borders can be used, when that changes.
@@ -128,21 +210,22 @@ actor Neighbours {
 
     // MARK: - What is free
 
-    /// Of this network and of each peer that answers in time; `nodes` are the ends of the path by network.
+    /// Of this network and of each on the map that answers in time; `nodes` are the ends of the path by network.
     func offers(_ ownOffer: Offer, _ request: Offer.Request, _ nodes: [String: String], without silent: Set<String>) async -> [String: Offer] {
         let asked = map().documents.dropFirst().map(\.network).filter { !silent.contains($0) }
-        return await withTaskGroup(of: (String, Offer?).self) { [peers, client, patience, log] group in
-            for peer in peers where asked.contains(peer.network) {
+        let urls = urls().filter { asked.contains($0.key) }
+        return await withTaskGroup(of: (String, Offer?).self) { [client, patience, log] group in
+            for (network, url) in urls {
                 var request = request
-                request.node = nodes[peer.network]
+                request.node = nodes[network]
                 group.addTask { [request] in
                     do throws(TurntableError) {
                         let answer = try await client.ask(
-                            .POST, "\(peer.url)/v1/network/offers", request, within: patience, atMost: Limits.networkDocumentBytes)
-                        return (peer.network, try Offer.parse(answer.body, of: peer.network))
+                            .POST, "\(url)/v1/network/offers", request, within: patience, atMost: Limits.networkDocumentBytes)
+                        return (network, try Offer.parse(answer.body, of: network))
                     } catch {
-                        log.notice("network \(peer.network) offers nothing: \(error)")
-                        return (peer.network, nil)
+                        log.notice("network \(network) offers nothing: \(error)")
+                        return (network, nil)
                     }
                 }
             }

@@ -86,7 +86,8 @@ extension NetworkPaths {
     /// Has each network of a way reserve its segment; if one does not, says which, and nothing is left.
     private func take(_ way: NetworkWay, _ asked: NetworkPath) async throws(TurntableError) -> Failure? {
         var path = asked
-        path.segments = way.legs.map { NetworkPath.Segment(id: UUID().uuidString.lowercased(), leg: $0) }
+        let urls = await neighbours.urls()
+        path.segments = way.legs.map { NetworkPath.Segment(id: UUID().uuidString.lowercased(), leg: $0, url: urls[$0.network]) }
         path.roundTripMilliseconds = way.roundTripMilliseconds
         path.isReserved = false
         try await write(path)

@@ -16,6 +16,8 @@ struct NetworkPath: Codable, Sendable, Equatable {
     struct Segment: Codable, Sendable, Equatable {
         var id: String
         var leg: Leg
+        /// Where its network's controller answered then: it may not be heard of any more.
+        var url: String?
     }
     var id: String
     var owner: String
@@ -121,13 +123,15 @@ actor NetworkPaths {
 
     /// The same of every other network, at once; gives the first that does not do it.
     func elsewhere(_ path: NetworkPath, _ operation: (NetworkPath.Segment) -> LightpathOperation) async -> Failure? {
-        let urls = Dictionary(neighbours.peers.map { ($0.network, $0.url) }) { first, _ in first }
+        let urls = await neighbours.urls()
         let results = await withTaskGroup(of: (Int, Result<Lightpath, TurntableError>).self) { [client] group in
             for (index, segment) in path.segments.enumerated() where segment.leg.network != own {
                 let operation = operation(segment)
                 group.addTask {
                     do throws(TurntableError) {
-                        guard let url = urls[segment.leg.network] else { throw TurntableError(.refused, segment.leg.network, "it is no peer any more") }
+                        guard let url = urls[segment.leg.network] ?? segment.url else {
+                            throw TurntableError(.refused, segment.leg.network, "it is no peer any more")
+                        }
                         return (index, .success(try await client.perform(operation, segment.id, at: url)))
                     } catch {
                         return (index, .failure(error))

@@ -3,10 +3,12 @@
 //
 //   GET    /v1/site                          SiteState
 //   GET    /v1/site/dirty-rates              DirtyRates             what its machines write; takes a second
-//   PUT    /v1/slots/<migration>             SlotRequest -> Slot    hold memory and processors; again: hold on
+//   GET    /v1/site/disks                    SiteDisks              room for disks, and which its machines have
+//   PUT    /v1/slots/<migration>             SlotRequest -> Slot    hold memory, processors and room for disks; again: hold on
 //   PUT    /v1/slots/<migration>/receiver    -> Slot                let the machine be received
-//   DELETE /v1/slots/<migration>             -> Slot                give back; nothing more is held or received under that name
-//   PUT    /v1/moves/<migration>             MoveRequest -> Move    move the machine; again: how far it is
+//   DELETE /v1/slots/<migration>             -> Slot                give back; nothing more is held or received under that name;
+//                                                                   with ?discard=true disks that were made for it are removed
+//   PUT    /v1/moves/<migration>             MoveRequest -> Move    move the machine; again: how far it is, and at the rate that is said now
 //   GET    /v1/moves/<migration>             -> Move
 //   DELETE /v1/moves/<migration>             -> Move                do not move it, if that is still possible
 //
@@ -25,6 +27,8 @@ struct SlotRequest: Codable, Sendable, Equatable {
     var processors: Int
     /// The host that it comes from, as its certificate names it: no other may send.
     var sourceHost: String
+    /// Its disks that come along.
+    var disks: [MachineDisk]?
     /// What the orchestrator calls this site; endpoints list sites by these names.
     var site: String?
     /// Permission for it (Capability), where that is demanded.
@@ -46,6 +50,17 @@ struct Slot: Codable, Sendable, Equatable {
 /// How much of its memory each machine writes a second, where that could be measured.
 struct DirtyRates: Codable, Sendable, Equatable {
     var bytesPerSecond: [String: Double]
+    /// Of its memory, what it has ever written: the rest is zero, and costs a move nothing.
+    var usedMemoryBytes: [String: Int]
+}
+
+/// What a site has for disks, and which disks its machines have, where that could be asked.
+struct SiteDisks: Codable, Sendable, Equatable {
+    /// Nil if it takes none.
+    var freeBytes: Int?
+    /// Of copies that the domain's machines left here, for which no more room is needed.
+    var keptBytes: [String: Int]
+    var machines: [String: [MachineDisk]]
 }
 
 struct MoveRequest: Codable, Sendable, Equatable {
@@ -60,6 +75,8 @@ struct MoveRequest: Codable, Sendable, Equatable {
     var bitsPerSecond: Double?
     var roundTripMilliseconds: Double?
     var streams: Int
+    /// The disks that go along, by name.
+    var disks: [String]?
     /// Permission for it, which this site may demand.
     var token: String?
     /// What the receiver is shown; the same, unless one of the sites is another domain's.
@@ -81,6 +98,8 @@ struct Move: Codable, Sendable, Equatable {
     /// The machine's epoch after the end.
     var epoch: UInt64?
     var report: MoveReport?
+    /// By all its senders, whatever became of them.
+    var sent: SentBytes?
     var problem: Problem?
     var ended: Date?
 }
@@ -110,14 +129,18 @@ struct Agent: Sendable {
     func dirtyRates() async throws(TurntableError) -> DirtyRates {
         try await client.ask(.GET, "\(url)/v1/site/dirty-rates", headers: headers).decoded(DirtyRates.self, "the dirty rates of \(url)")
     }
+    func disks() async throws(TurntableError) -> SiteDisks {
+        try await client.ask(.GET, "\(url)/v1/site/disks", headers: headers).decoded(SiteDisks.self, "the disks of \(url)")
+    }
     func hold(_ migration: String, _ request: SlotRequest) async throws(TurntableError) -> Slot {
         try await client.ask(.PUT, "\(url)/v1/slots/\(migration)", request, headers: headers).decoded(Slot.self, "a slot at \(url)")
     }
     func receive(_ migration: String) async throws(TurntableError) -> Slot {
         try await client.ask(.PUT, "\(url)/v1/slots/\(migration)/receiver", headers: headers).decoded(Slot.self, "a receiver at \(url)")
     }
-    func release(_ migration: String) async throws(TurntableError) {
-        _ = try await client.ask(.DELETE, "\(url)/v1/slots/\(migration)", headers: headers)
+    /// - Parameter isDiscarding: The machine did not come: its disks that were made for it go.
+    func release(_ migration: String, discarding isDiscarding: Bool) async throws(TurntableError) {
+        _ = try await client.ask(.DELETE, "\(url)/v1/slots/\(migration)\(isDiscarding ? "?discard=true" : "")", headers: headers)
     }
     func move(_ migration: String, _ request: MoveRequest) async throws(TurntableError) -> Move {
         try await client.ask(.PUT, "\(url)/v1/moves/\(migration)", request, headers: headers).decoded(Move.self, "a move at \(url)")

@@ -22,6 +22,8 @@ actor MoveKeeper {
     private let programs: TurntablePrograms
     private let options: SiteOptions
     private let log: Logger
+    /// The rate that the sender at work was told; nil if an earlier agent told it.
+    private var told: Double?
 
     /// Attempts to end what is left of a machine that the target has, before that is left to somebody else.
     private static let lastAttempts = 5
@@ -52,6 +54,13 @@ actor MoveKeeper {
         try save()
     }
 
+    /// Another rate from now on.
+    func restate(_ bitsPerSecond: Double?) throws(TurntableError) {
+        guard kept.move.state == .moving, let bitsPerSecond, kept.move.request?.bitsPerSecond != bitsPerSecond else { return }
+        kept.move.request?.bitsPerSecond = bitsPerSecond
+        try save()
+    }
+
     /// Until it is over.
     func carryOn() async {
         while kept.move.state == .moving {
@@ -75,6 +84,7 @@ actor MoveKeeper {
                 try save()
                 output = ProgramOutput(path: files.output(id, "send", kept.senders))
                 program = try programs.start(try arguments(request), output: output.path)
+                told = request.bitsPerSecond
             }
         }
         if let program { output = await follow(program, output, request.machine) }
@@ -83,6 +93,7 @@ actor MoveKeeper {
 
     private func arguments(_ request: MoveRequest) throws(TurntableError) -> [String] {
         var words = ["send", request.machine, request.address, "--json", "--peer", request.targetHost, "--streams", "\(request.streams)"]
+        words += (request.disks ?? []).flatMap { ["--disk", $0] }
         words += ["--downtime", "\(request.downtimeMilliseconds)ms"]
         if let rate = request.bitsPerSecond { words += ["--rate", "\(Int(rate))bit"] }
         if let time = request.roundTripMilliseconds { words += ["--rtt", "\(time)ms"] }
@@ -100,11 +111,30 @@ actor MoveKeeper {
             output.read()
             kept.move.progress = output.progress ?? MoveProgress(phase: "connecting")
             if kept.move.cancelled { _ = try? await programs.run(["cancel", machine]) }
+            await tellRate(machine)
             try? await Task.sleep(for: .nanoseconds(Limits.agentPollTime.value))
         }
         program.reap()
         output.read()
         return output
+    }
+
+    /// It may not listen yet: then it is told the next time.
+    private func tellRate(_ machine: String) async {
+        guard let rate = kept.move.request?.bitsPerSecond, rate != told else { return }
+        if let answer = try? await programs.run(["rate", machine, "\(Int(rate))bit"]), answer.code == 0 { told = rate }
+    }
+
+    /// By all its senders, as they said themselves.
+    private var sent: SentBytes {
+        var sum = SentBytes()
+        for number in 0..<kept.senders {
+            var output = ProgramOutput(path: files.output(id, "send", number + 1))
+            output.read()
+            sum.bytesOnWire += output.sent.bytesOnWire
+            sum.diskBytes += output.sent.diskBytes
+        }
+        return sum
     }
 
     private func conclude(_ output: ProgramOutput, _ request: MoveRequest) async throws(TurntableError) {
@@ -144,6 +174,7 @@ actor MoveKeeper {
         kept.move.owner = owner
         kept.move.epoch = epoch
         kept.move.ended = .now
+        kept.move.sent = sent
         kept.move.problem = failure.map { Problem($0) }
         do { try options.gate?.revoke(kept.move.request?.token) } catch { log.error("revoking the token of \(id): \(error.why)") }
         do { try save() } catch { log.error("remembering what became of \(id): \(error)") }

@@ -20,6 +20,8 @@ struct SiteOptions: Sendable {
     var gate: TokenGate?
     var memoryBytes: Int
     var processors: Int
+    /// Where disks of machines that come are made; nil: none may.
+    var disks: DiskRoom?
     /// Where receivers listen.
     var receiveAddress: String
     /// Further options of `turntable receive`: which paths it allows.
@@ -38,13 +40,14 @@ actor SiteAgent {
 
     struct KeptSlot: Codable {
         var slot: Slot
+        var disks: [HeldDisk]?
         var receivers = 0
         var ended: Date?
         var program: RunningProgram?
         /// The receiver is being started.
         var isStarting = false
 
-        private enum CodingKeys: CodingKey { case slot, receivers, ended }
+        private enum CodingKeys: CodingKey { case slot, disks, receivers, ended }
     }
 
     init(options: SiteOptions, programs: TurntablePrograms, log: Logger) throws(TurntableError) {
@@ -100,6 +103,11 @@ actor SiteAgent {
             slots: slots.filter { $0.value.slot.state != .released }.keys.sorted())
     }
 
+    func disks(_ domain: String) async throws(TurntableError) -> SiteDisks {
+        SiteDisks(
+            freeBytes: options.disks?.freeBytes, keptBytes: try options.disks?.keptBytes(of: domain) ?? [:], machines: try await programs.disks())
+    }
+
     // MARK: - Tokens
 
     /// Refuses what no trusted domain has granted.
@@ -121,7 +129,8 @@ actor SiteAgent {
 
     // MARK: - Slots
 
-    func hold(_ id: String, _ request: SlotRequest) async throws(TurntableError) -> Slot {
+    func hold(_ id: String, _ request: SlotRequest, for domain: String) async throws(TurntableError) -> Slot {
+        try MachineName.check(request.machine)
         try demand(request, for: id, "holding a slot for")
         if let slot = try extend(id, request) { return slot }
         let machines = try await programs.machines()
@@ -139,9 +148,33 @@ actor SiteAgent {
                 remedy: "choose another site, or make room there")
         }
         let slot = Slot(state: .held, request: request, until: .now + Limits.slotTime.seconds, host: options.host)
-        try keep(id, KeptSlot(slot: slot))
+        let kept = KeptSlot(slot: slot, disks: try places(request, domain))
+        try keep(id, kept)
+        do { try makeDisks(kept) } catch {
+            discardDisks(kept)
+            slots[id] = nil
+            files.remove(id, "slots")
+            throw error
+        }
         return slot
     }
+
+    private func places(_ request: SlotRequest, _ domain: String) throws(TurntableError) -> [HeldDisk]? {
+        guard let disks = request.disks, !disks.isEmpty else { return nil }
+        guard let room = options.disks else {
+            throw TurntableError(
+                .refused, "holding room for the disks of \(request.machine)", "\(options.host) takes no disks",
+                remedy: "start its agent with --disks, or choose another site")
+        }
+        return try room.places(for: disks, of: request.machine, domain: domain)
+    }
+
+    /// Those that are there stay: an agent that was killed makes the rest.
+    private func makeDisks(_ kept: KeptSlot) throws(TurntableError) {
+        try options.disks?.make(kept.disks ?? [], of: kept.slot.request.machine)
+    }
+
+    private func discardDisks(_ kept: KeptSlot) { options.disks?.discard(kept.disks ?? []) }
 
     private func extend(_ id: String, _ request: SlotRequest? = nil) throws(TurntableError) -> Slot? {
         guard var kept = slots[id] else { return nil }
@@ -149,6 +182,7 @@ actor SiteAgent {
             throw TurntableError(
                 .refused, "holding a slot for migration \(id)", "it was given back, or is for another machine", remedy: "ask with a new migration")
         }
+        if kept.slot.state == .held { try makeDisks(kept) }
         kept.slot.until = .now + Limits.slotTime.seconds
         try keep(id, kept)
         return kept.slot
@@ -179,7 +213,7 @@ actor SiteAgent {
         let output = files.output(id, "receive", kept.receivers)
         let program = try programs.start(
             ["receive", "--json", "--listen", kept.slot.address ?? "\(options.receiveAddress):0", "--allow-peer", kept.slot.request.sourceHost,
-                "--max-memory", "\(kept.slot.request.memoryBytes)"] + options.receiveOptions + announcing, output: output)
+                "--max-memory", "\(kept.slot.request.memoryBytes)"] + receiveOptions(kept.disks ?? []) + options.receiveOptions + announcing, output: output)
         slots[id]?.program = program
         let address = try await listening(output, program)
         guard var now = slots[id], now.slot.state == .receiving else {
@@ -189,6 +223,10 @@ actor SiteAgent {
         now.slot.address = address
         try keep(id, now)
         return now.slot
+    }
+
+    private func receiveOptions(_ disks: [HeldDisk]) -> [String] {
+        disks.flatMap { ["--disk", "\($0.disk.name)=\($0.path)"] } + (disks.contains(where: \.isOlder) ? ["--recycle"] : [])
     }
 
     private func listening(_ path: String, _ program: RunningProgram) async throws(TurntableError) -> String {
@@ -207,7 +245,8 @@ actor SiteAgent {
     }
 
     /// Gives a slot back, for good: what comes late under its name is refused.
-    func release(_ id: String) async throws(TurntableError) -> Slot {
+    /// - Parameter isDiscarding: The machine did not come.
+    func release(_ id: String, discarding isDiscarding: Bool) async throws(TurntableError) -> Slot {
         let none = SlotRequest(machine: "", memoryBytes: 0, processors: 0, sourceHost: "")
         var kept = slots[id] ?? KeptSlot(slot: Slot(state: .released, request: none, until: .now, host: options.host))
         kept.slot.state = .released
@@ -216,6 +255,13 @@ actor SiteAgent {
         do { try options.gate?.revoke(kept.slot.request.token) } catch { throw error.error("revoking the token of migration \(id)") }
         await end(kept.program)
         slots[id]?.program = nil
+        if isDiscarding, kept.disks != nil {
+            // Whoever asks knows; but a machine's disk is not lost by what somebody says.
+            if let machine = try await programs.machines().first(where: { $0.name == kept.slot.request.machine && $0.isHere }) {
+                throw TurntableError(.refused, "removing the disks of \(machine.name)", "it is \(machine.state) on \(options.host)")
+            }
+            discardDisks(kept)
+        }
         return kept.slot
     }
 
@@ -232,7 +278,10 @@ actor SiteAgent {
     // MARK: - Moves
 
     func move(_ id: String, _ request: MoveRequest) async throws(TurntableError) -> Move {
-        if let keeper = moves[id] { return await keeper.move }
+        if let keeper = moves[id] {
+            try await keeper.restate(request.bitsPerSecond)
+            return await keeper.move
+        }
         try demand(
             request.token, for: id, "moving", machine: request.machine, from: options.host, to: request.targetHost, holder: options.key)
         // What would stop each of its senders is said before there is one.
@@ -286,7 +335,8 @@ actor SiteAgent {
         let isComing = try await programs.machines().contains { $0.name == kept.slot.request.machine && !$0.isHere && $0.state != "dead" }
         if isComing && kept.slot.state == .receiving { return }
         log.warning("the slot of \(id) has not been asked for since \(kept.slot.until - Limits.slotTime.seconds): it is given back")
-        _ = try await release(id)
+        // A machine may have come to a receiver, whatever became of it since: its disks stay.
+        _ = try await release(id, discarding: kept.receivers == 0)
     }
 
     private func forget(_ id: String, _ ended: Date?, _ kind: String) throws(TurntableError) {

@@ -53,19 +53,36 @@ struct TurntablePrograms: Sendable {
         return machines
     }
 
-    /// Bytes that each machine writes a second, where QEMU could say so.
-    func dirtyRates() async throws(TurntableError) -> [String: Double] {
+    /// What each machine writes and uses of its memory, where that could be asked.
+    func dirtyRates() async throws(TurntableError) -> DirtyRates {
         struct Rate: Decodable {
             var machine: String
             var dirtyBytesPerSecond: Double?
+            var usedMemoryBytes: Int?
         }
         let (_, output) = try await run(["status", "--json", "--dirty-rate"])
-        var rates: [String: Double] = [:]
+        var rates = DirtyRates(bytesPerSecond: [:], usedMemoryBytes: [:])
         for line in output.split(separator: "\n") where line.hasPrefix("{") {
             let rate = try JSON.decode(Rate.self, Data(line.utf8), "what a machine writes")
-            rates[rate.machine] = rate.dirtyBytesPerSecond
+            rates.bytesPerSecond[rate.machine] = rate.dirtyBytesPerSecond
+            rates.usedMemoryBytes[rate.machine] = rate.usedMemoryBytes
         }
         return rates
+    }
+
+    /// The disks of each machine, where QEMU could say so now.
+    func disks() async throws(TurntableError) -> [String: [MachineDisk]] {
+        struct Machine: Decodable {
+            var machine: String
+            var disks: [MachineDisk]?
+        }
+        let (_, output) = try await run(["status", "--json", "--disks"])
+        var disks: [String: [MachineDisk]] = [:]
+        for line in output.split(separator: "\n") where line.hasPrefix("{") {
+            let machine = try JSON.decode(Machine.self, Data(line.utf8), "the disks of a machine")
+            disks[machine.machine] = machine.disks
+        }
+        return disks
     }
 
     private struct Resolved: Decodable {
@@ -127,6 +144,8 @@ struct ProgramOutput: Sendable {
     private(set) var listening: String?
     private(set) var report: MoveReport?
     private(set) var failure: TurntableError?
+    /// So far, as it said last.
+    private(set) var sent = SentBytes()
 
     init(path: String) { self.path = path }
 
@@ -136,6 +155,7 @@ struct ProgramOutput: Sendable {
         var progress: Progress?
         var address: String?
         var report: Report?
+        var sent: Sent?
         var kind: String?
         var what: String?
         var why: String?
@@ -148,6 +168,12 @@ struct ProgramOutput: Sendable {
         var dirtyBytesPerSecond: Double
         var predictedBlackoutMilliseconds: Double
         var secondsLeft: Double
+        var sent: Sent
+    }
+    private struct Sent: Decodable {
+        var bytesOnWire: Int
+        var blocksSent: Int
+        var bytes: SentBytes { SentBytes(bytesOnWire: bytesOnWire, diskBytes: blocksSent * pageBytes) }
     }
     private struct Report: Decodable {
         struct Blackout: Decodable { var totalMilliseconds: Double }
@@ -180,10 +206,12 @@ struct ProgramOutput: Sendable {
         case "phase": progress = MoveProgress(phase: event.phase ?? "", round: progress?.round)
         case "progress":
             guard let now = event.progress else { return }
+            sent = now.sent.bytes
             progress = MoveProgress(
                 phase: progress?.phase ?? "copying", round: now.round, pagesLeft: now.pagesLeft, rateBitsPerSecond: now.rateBitsPerSecond,
                 dirtyBytesPerSecond: now.dirtyBytesPerSecond, predictedBlackoutMilliseconds: now.predictedBlackoutMilliseconds,
                 secondsLeft: now.secondsLeft)
+        case "sent": sent = event.sent?.bytes ?? sent
         case "interrupted": progress = MoveProgress(phase: "interrupted", round: progress?.round)
         case "listening": listening = event.address
         case "completed":
@@ -192,6 +220,7 @@ struct ProgramOutput: Sendable {
                     epoch: $0.epoch, totalSeconds: $0.totalSeconds, blackoutMilliseconds: $0.blackout.totalMilliseconds, memoryBytes: $0.memoryBytes,
                     bytesOnWire: $0.bytesOnWire, diskBytes: $0.blocksSent.map { $0 * pageBytes }, rounds: $0.rounds.count)
             }
+            if let report { sent = SentBytes(bytesOnWire: report.bytesOnWire, diskBytes: report.diskBytes ?? 0) }
         case "failed":
             failure = TurntableError(
                 event.kind.flatMap { TurntableError.Kind(rawValue: $0) } ?? .unsupported, event.what ?? "", event.why ?? "", remedy: event.remedy ?? "")

@@ -21,7 +21,7 @@ struct AccountRecord: Codable, Sendable, Equatable {
     var line: String?
     var bitsPerSecond: Double?
     var lineSeconds: Int
-    /// What crossed the line, and how much of that was disks'; 0 unless the machine was moved: who failed does not say.
+    /// What crossed the line, and how much of that was disks'. Of a sender that was killed, what it had said by then.
     var bytesOnWire: Int
     var diskBytes: Int
 
@@ -37,8 +37,8 @@ struct AccountRecord: Codable, Sendable, Equatable {
         line = record.line
         bitsPerSecond = record.bitsPerSecond
         lineSeconds = record.lineSince.map { max(0, Int(ended.timeIntervalSince($0).rounded())) } ?? 0
-        bytesOnWire = record.report?.bytesOnWire ?? 0
-        diskBytes = record.report?.diskBytes ?? 0
+        bytesOnWire = record.sent?.bytesOnWire ?? 0
+        diskBytes = record.sent?.diskBytes ?? 0
     }
 
     var key: String { "\(Key.accounting)\(Self.mark(ended))-\(migration)" }

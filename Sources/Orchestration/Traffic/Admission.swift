@@ -11,6 +11,8 @@ enum Admission {
     /// Every reader of JSON can count so far.
     static let mostEpoch: UInt64 = (1 << 53) - 1
 
+    static let rateBounds = "it must be \(BitRate(bitsPerSecond: leastBitsPerSecond)) to \(BitRate(bitsPerSecond: mostBitsPerSecond))"
+
     static func check(_ request: MigrationRequest, _ vm: VMRecord) throws(Problem) {
         if let epoch = request.epoch, epoch != vm.epoch {
             throw Problem(
@@ -36,7 +38,7 @@ enum Admission {
             throw bad("downtimeMilliseconds", "it must be 1 to \(Int(mostDowntimeMilliseconds))")
         }
         if let rate = request.bitsPerSecond, !(rate >= leastBitsPerSecond && rate <= mostBitsPerSecond) {
-            throw bad("bitsPerSecond", "it must be \(BitRate(bitsPerSecond: leastBitsPerSecond)) to \(BitRate(bitsPerSecond: mostBitsPerSecond))")
+            throw bad("bitsPerSecond", rateBounds)
         }
         if let epoch = request.epoch, epoch > mostEpoch { throw bad("epoch", "it must be at most \(mostEpoch)") }
         if let streams = request.streams, !(1...Limits.streams).contains(streams) { throw bad("streams", "it must be 1 to \(Limits.streams)") }

@@ -117,6 +117,8 @@ struct MigrationRequest: Codable, Sendable, Equatable {
     /// What to reserve on the line. Default: all that is free.
     var bitsPerSecond: Double?
     var streams: Int?
+    /// Its disks come along; else both sites have the same storage.
+    var disks: Bool?
     /// The machine's epoch as the client knows it: if it is another by then, nothing is moved.
     var epoch: UInt64?
     /// Not before this time.
@@ -127,7 +129,7 @@ struct MigrationRequest: Codable, Sendable, Equatable {
 enum Step: String, Codable, Sendable, CaseIterable {
     /// Whether whoever asked may, now; and the token that says so.
     case authorise
-    /// Memory and processors at the target.
+    /// Memory, processors and room for disks at the target.
     case hold
     /// The line between the sites.
     case reserve
@@ -169,18 +171,24 @@ struct MigrationRecord: Codable, Sendable, Equatable {
     var line: String?
     var lineSince: Date?
     var bitsPerSecond: Double?
+    /// Another rate that was asked for since, and is not tried yet.
+    var wantedBitsPerSecond: Double?
     var roundTripMilliseconds: Double?
     /// The target's address on the line, if its provider gives it one.
     var lineAddress: String?
     /// Where the target waits for the machine, and under what name.
     var receiver: String?
     var receiverHost: String?
+    /// The disks that go along.
+    var disks: [MachineDisk]?
     /// What is held at the target ends by itself after this.
     var slotUntil: Date?
     var cancelRequested = false
     /// Why it did not complete, or what is to be known though it did.
     var problem: Problem?
     var report: MoveReport?
+    /// Also of a move that failed.
+    var sent: SentBytes?
     var ended: Date?
     var events: [MigrationEvent] = []
 
@@ -205,6 +213,12 @@ struct MoveReport: Codable, Sendable, Equatable {
     /// What of disks was sent.
     var diskBytes: Int?
     var rounds: Int
+}
+
+/// What crossed the line, and how much of that was disks'.
+struct SentBytes: Codable, Sendable, Equatable {
+    var bytesOnWire = 0
+    var diskBytes = 0
 }
 
 struct MoveProgress: Codable, Sendable, Equatable {

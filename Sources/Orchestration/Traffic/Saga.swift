@@ -22,7 +22,7 @@ struct Saga: Sendable {
     let id: String
     let master: Master
 
-    private typealias Migration = Stored<MigrationRecord>
+    typealias Migration = Stored<MigrationRecord>
 
     func run() async {
         while !Task.isCancelled {
@@ -64,7 +64,7 @@ struct Saga: Sendable {
     // MARK: - Writing
 
     /// Writes the changed record, and whatever belongs to the change, if this is still the master and nobody else wrote.
-    private func commit(
+    func commit(
         _ migration: Migration, _ others: [Condition] = [], _ writes: [Write] = [], _ change: (inout MigrationRecord) -> Void
     ) async throws(TurntableError) {
         var changed = migration
@@ -156,14 +156,26 @@ struct Saga: Sendable {
     private func hold(_ migration: Migration) async throws(TurntableError) {
         let record = migration.record
         let (source, machine) = try await machineAtSource(record)
+        let disks = record.request.disks == true ? try await disksAtSource(record) : nil
         let slot = try await master.agent(record.request.target).hold(
             id,
-            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host,
+            SlotRequest(machine: machine.name, memoryBytes: machine.memoryBytes, processors: machine.processors, sourceHost: source.host, disks: disks,
                 site: record.request.target, token: record.targetToken))
         try await commit(migration) {
             $0.slotUntil = slot.until
-            $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors")
+            $0.disks = disks
+            let room = disks.map { ", and \(ByteCount($0.reduce(0) { $0 + $1.bytes })) for \($0.count) disks" } ?? ""
+            $0.proceed(to: .reserve, "\($0.request.target) holds \(ByteCount(machine.memoryBytes)) and \(machine.processors) processors\(room)")
         }
+    }
+
+    private func disksAtSource(_ record: MigrationRecord) async throws(TurntableError) -> [MachineDisk] {
+        let source = record.source ?? ""
+        if let disks = try await master.agent(source).disks().machines[record.request.vm] { return disks }
+        // Of this kind, so that it is asked again.
+        throw TurntableError(
+            .line, "looking for the disks of \(record.request.vm)", "\(source) cannot say now which it has",
+            remedy: "see `turntable status --json --disks` there")
     }
 
     /// A line's reservation and the record that names it are written in one transaction, before its provider is asked for it.
@@ -228,87 +240,9 @@ struct Saga: Sendable {
         }
     }
 
-    private func line(_ record: MigrationRecord) async throws(TurntableError) -> Stored<LineRecord>? {
+    func line(_ record: MigrationRecord) async throws(TurntableError) -> Stored<LineRecord>? {
         guard let name = record.line else { return nil }
         return try await master.store.load(Key.line(name))
-    }
-
-    private func move(_ migration: Migration) async throws(TurntableError) {
-        let record = migration.record
-        let source = try await master.agent(record.source ?? "")
-        let target = try await master.agent(record.request.target)
-        if record.cancelRequested {
-            try await finish(migration, try await source.withdraw(id))
-            return
-        }
-        if record.receiver == nil {
-            let slot: Slot
-            do throws(TurntableError) { slot = try await target.receive(id) } catch {
-                if error.kind == .line { throw error }
-                // Nothing was sent yet, and after this nothing can be.
-                var withdrawn = try await source.withdraw(id)
-                withdrawn.problem = Problem(error)
-                try await finish(migration, withdrawn)
-                return
-            }
-            try await commit(migration) {
-                $0.receiver = slot.address
-                $0.receiverHost = slot.host
-                $0.note("\($0.request.target) waits for it at \(slot.address ?? "")")
-            }
-            return
-        }
-        let request = MoveRequest(
-            machine: record.request.vm, site: record.source, targetSite: record.request.target, address: record.senderAddress,
-            targetHost: record.receiverHost ?? "",
-            downtimeMilliseconds: record.request.downtimeMilliseconds ?? Admission.downtimeMilliseconds, bitsPerSecond: record.bitsPerSecond,
-            roundTripMilliseconds: record.roundTripMilliseconds, streams: record.request.streams ?? 1, token: record.token,
-            targetToken: record.targetToken, elements: try await line(record)?.record.elements?.filter { $0.to == record.request.target })
-        try await follow(migration, try await source.move(id, request), source, target)
-    }
-
-    /// Until the source's site says whose the machine is, or the record was changed.
-    private func follow(_ migration: Migration, _ begun: Move, _ source: Agent, _ target: Agent) async throws(TurntableError) {
-        var move = begun
-        var held = Date.now
-        while move.state == .moving {
-            try await master.show(id, move.progress)
-            if Date.now.timeIntervalSince(held) > Limits.slotTime.seconds / 4 {
-                // The target is busy with the machine, and says so only when asked.
-                _ = try? await target.receive(id)
-                if let line = try await line(migration.record) { try? await master.provider(of: line.record, for: id).keep(id) }
-                held = .now
-            }
-            do { try await Task.sleep(for: .nanoseconds(Limits.movePollTime.value)) } catch { return }
-            guard let now: Migration = try await master.store.load(migration.key), now.revision == migration.revision else { return }
-            move = try await source.move(id)
-        }
-        try await finish(migration, move)
-    }
-
-    private func finish(_ migration: Migration, _ move: Move) async throws(TurntableError) {
-        guard move.state == .ended else {
-            try await master.show(id, move.progress)
-            do { try await Task.sleep(for: .nanoseconds(Limits.movePollTime.value)) } catch {}
-            return
-        }
-        switch move.owner {
-        case .target:
-            try await commit(migration) {
-                $0.report = move.report
-                $0.problem = move.problem
-                $0.epoch = move.epoch ?? $0.epoch
-                let standstill = move.report.map { ", after standing still \(Nanoseconds.milliseconds($0.blackoutMilliseconds))" } ?? ""
-                $0.proceed(to: .settle, "it is \($0.request.target)'s\(standstill)")
-            }
-        case .source, nil:
-            try await commit(migration) {
-                $0.epoch = move.epoch ?? $0.epoch
-                $0.state = .undoing
-                $0.problem = move.problem ?? Problem(.conflict, "cancelled", "migration \($0.id)", "it was cancelled before the hand-off")
-                $0.note("it stays \($0.source ?? "")'s: \($0.problem?.detail ?? "")")
-            }
-        }
     }
 
     private func settle(_ migration: Migration) async throws(TurntableError) {
@@ -335,7 +269,7 @@ struct Saga: Sendable {
             }
         }
         do throws(TurntableError) {
-            try await master.agent(record.request.target).release(id)
+            try await master.agent(record.request.target).release(id, discarding: record.state == .undoing)
         } catch {
             let isOver = (record.slotUntil ?? record.created).addingTimeInterval(2 * Limits.slotTime.seconds) < .now
             if !isOver { throw error }
