@@ -186,6 +186,8 @@ class Way:
 
 
 STOCK = Way(8002)
+# What libxl says of a guest that did not suspend within its minute, which an emulated one on a busy computer may take.
+NOT_SUSPENDED = "guest didn't acknowledge suspend"
 
 
 class Move:
