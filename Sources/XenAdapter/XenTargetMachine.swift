@@ -3,6 +3,15 @@ public import TurntableCore
 internal import TurntableLinux
 public import WireFormat
 
+/// Who had libxl make the domain, where xl has no part: the domain is whole but for its memory before that comes, and the helper lets it run.
+public protocol XenOwner: AnyObject, Sendable {
+    /// Returns when libxl has made the devices.
+    func awaitDevices() throws(TurntableError)
+    func itRuns()
+    /// It is not this host's: it is to be ended.
+    func itWillNotRun()
+}
+
 /// The host of one move: libxl has made an empty domain, which becomes the machine that is offered.
 ///
 /// libxl goes on with a domain, to its devices and their scripts, when its helper is done and the stream has ended. Where the
@@ -13,14 +22,18 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
     private let services: XenServices
     private let libxl: LibxlCallbacks
     private let isEarly: Bool
+    private let owner: (any XenOwner)?
     /// Called when libxl may go on.
     private let isReady: @Sendable () -> Void
 
-    /// - Parameter isEarly: libxl goes on before the memory is here.
+    /// - Parameters:
+    ///   - isEarly: libxl goes on before the memory is here.
+    ///   - owner: nil under xl, which starts the domain itself. Else `isEarly` is true.
     public init(
-        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, isEarly: Bool, isReady: @escaping @Sendable () -> Void
+        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, isEarly: Bool, owner: (any XenOwner)? = nil,
+        isReady: @escaping @Sendable () -> Void
     ) {
-        (self.domain, self.services, self.libxl, self.isEarly, self.isReady) = (domain, services, libxl, isEarly, isReady)
+        (self.domain, self.services, self.libxl, self.isEarly, self.owner, self.isReady) = (domain, services, libxl, isEarly, owner, isReady)
     }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
@@ -32,8 +45,13 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         try libxl.staticDataIsHere()
         // Whoever is at the rings' other ends uses them from then on.
         let apart = isEarly ? description.rings.frames : []
-        let machine = XenTargetMachine(try XenMemory.target(domain, description, apart: apart), services, libxl, isReady)
+        let machine = XenTargetMachine(try XenMemory.target(domain, description, apart: apart), services, libxl, owner, isReady)
         if isEarly { try machine.letLibxlGoOn(description.rings) }
+        // Only then does the source hear that this host is ready: no device is in the making while the guest stands still.
+        do { try owner?.awaitDevices() } catch {
+            machine.discard()
+            throw error
+        }
         return machine
     }
 
@@ -47,15 +65,18 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
+    private let owner: (any XenOwner)?
     private let isReady: @Sendable () -> Void
     // The session's thread alone.
     private var rings: XenRings?
     private var hasGoneOn = false
 
-    init(_ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, _ isReady: @escaping @Sendable () -> Void) {
+    init(
+        _ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, _ owner: (any XenOwner)?, _ isReady: @escaping @Sendable () -> Void
+    ) {
         pages = memory
         domain = memory.domain
-        (self.services, self.libxl, self.isReady) = (services, libxl, isReady)
+        (self.services, self.libxl, self.owner, self.isReady) = (services, libxl, owner, isReady)
     }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
@@ -81,14 +102,17 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
         isReady()
     }
 
-    /// To libxl's hands: it finishes the devices, and xl starts the domain when the source's xl has agreed.
+    /// Under xl to libxl's hands: it finishes the devices, and xl starts the domain when the source's xl has agreed.
     func resume() throws(TurntableError) {
         guard let rings else { preconditionFailure("resumed without a state") }
         if !hasGoneOn { try finish(rings) }
+        guard let owner else { return }
+        try domain.unpause()
+        owner.itRuns()
     }
 
-    /// libxl ends the domain when this helper fails.
-    func discard() {}
+    /// Under xl libxl ends the domain when this helper fails.
+    func discard() { owner?.itWillNotRun() }
 
     func checkAlive() throws(TurntableError) {
         guard try !domain.facts().isDying else { throw TurntableError(.hypervisor, "domain \(domain.number)", "it was destroyed") }
