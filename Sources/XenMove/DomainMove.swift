@@ -178,7 +178,9 @@ public final class DomainMove: Sendable {
                 control.shutDown()
                 line.join()
             }
-            let child = try libxl.save(domain.number, to: theirEnd.rawValue, holding: lock, settings.environment)
+            var environment = settings.environment
+            environment[HelperSetting.machine] = domain.uuid
+            let child = try libxl.save(domain.number, to: theirEnd.rawValue, holding: lock, environment)
             let isCancelled = state.update { state in
                 state.stream = ours
                 return state.isCancelled

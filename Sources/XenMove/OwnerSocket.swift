@@ -56,8 +56,7 @@ public final class Owner: Sendable {
     public var descriptor: Int32 { socket.rawValue }
 }
 
-/// What turntable-xen-helper finds in its environment where xl has no part. `turntable` sets the first three for the source, and
-/// `turntable-xen take` the last two for the target.
+/// What turntable-xen-helper finds in its environment where xl has no part: the first three at the source, the last two at the target.
 public enum HelperSetting {
     /// What its journal is kept under: the domain's UUID.
     public static let machine = "TURNTABLE_MACHINE"
