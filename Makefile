@@ -19,6 +19,7 @@ build: packages ## release programs, and the library that is preloaded into QEMU
 	swift build -c release --product turntable-lightpath
 	swift build -c release --product turntable-lvm-helper
 	swift build -c release --product turntable-xen-helper
+	swift build -c release --product turntable-xen
 	swift build -c release --product turntable-orchestrator
 	swift build -c release --product turntable-gateway
 	$(CC) $(CFLAGS_PRELOAD) CShims/TurntableRAM/turntable_ram.c -o $(BUILD)/$(PRELOAD)

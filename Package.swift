@@ -95,11 +95,18 @@ let package = Package(
             linkerSettings: ["xenctrl", "xenguest", "xenforeignmemory", "xenstore"].map { .linkedLibrary($0) }),
         library(
             "XenAdapter", ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"]),
+        library("XenMove", ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "XLLine"]),
+        .target(
+            name: "CTurntableLibxl", path: "CShims/CTurntableLibxl", cSettings: strictC,
+            linkerSettings: ["xenlight", "xentoollog"].map { .linkedLibrary($0) }),
+        .executableTarget(
+            name: "turntable-xen", dependencies: ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "XenMove", "CTurntableLibxl"],
+            swiftSettings: strict),
         .executableTarget(
             name: "turntable-xen-helper",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-                "XenStream", "CTurntableXen",
+                "XenStream", "XenMove", "CTurntableXen",
             ],
             swiftSettings: strict),
         library("Endpoint", ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"]),
@@ -111,7 +118,7 @@ let package = Package(
             name: "turntable",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "TransportVerbs", "MigrationEngine",
-                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", "XLLine", "LinkElement", crypto,
+                "Hypervisors", "ControlShim", "Protection", "BlockDelta", "Endpoint", "Capability", "XLLine", "XenMove", "LinkElement", crypto,
                 argumentParser,
             ],
             swiftSettings: strict),
@@ -179,6 +186,7 @@ let package = Package(
                 "Capability", "LinkElement", "CTurntableLinux", "CTurntableVerbs", crypto,
             ]),
         tests("XLLineTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XLLine"]),
+        tests("XenMoveTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "XenMove"]),
         tests("XenStreamTests", ["TestSupport", "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "XenStream"]),
         tests("TransportVerbsTests", ["TestSupport", "TurntableCore", "WireFormat", "TransportVerbs"]),
     ],

@@ -256,6 +256,8 @@ int tt_xen_resume(struct tt_xen *xen, uint32_t domain) {
     return xs_resume_domain(xen->store, domain) ? 0 : failure();
 }
 
+int tt_xen_unpause(struct tt_xen *xen, uint32_t domain) { return xc_domain_unpause(xen->control, domain) < 0 ? failure() : 0; }
+
 static const uint32_t moved_parameters[] = {
     HVM_PARAM_STORE_PFN,        HVM_PARAM_IOREQ_PFN,        HVM_PARAM_BUFIOREQ_PFN,         HVM_PARAM_PAGING_RING_PFN,
     HVM_PARAM_MONITOR_RING_PFN, HVM_PARAM_SHARING_RING_PFN, HVM_PARAM_VM86_TSS_SIZED,       HVM_PARAM_CONSOLE_PFN,

@@ -162,6 +162,14 @@ public enum Limits {
     public static let xenResumeWindow = Nanoseconds.seconds(30)
     /// Bytes of xl's stream that come before the helpers' greeting: the domain's configuration, and what libxl says first.
     public static let xlHeadBytes = 256 << 10
+    /// Bytes of a domain's configuration, as libxl's JSON.
+    public static let xenConfigurationBytes = 128 << 10
+    /// libxl makes a domain's devices within this time: it waits ten seconds for each script.
+    public static let xenDevicesTime = Nanoseconds.seconds(60)
+    /// What an earlier move of a domain left running ends within this time.
+    public static let xenLockTime = Nanoseconds.seconds(30)
+    /// After a cut in a hand-off a target is asked for this long what became of it.
+    public static let xenAskTime = Nanoseconds.seconds(30)
     /// Bytes of the greeting that Xen's own stream carries, and addresses in it.
     public static let xenGreetingBytes = 4096
     public static let xenAddresses = 16

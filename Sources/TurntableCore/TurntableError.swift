@@ -1,7 +1,7 @@
 /// An error as an operator reads it: what failed, on what, the value met, the limit it broke, and one remedy.
 public struct TurntableError: Error, Hashable, Sendable, CustomStringConvertible {
     /// What kind of failure, which decides the exit code.
-    public enum Kind: String, Hashable, Sendable, Codable {
+    public enum Kind: String, Hashable, Sendable, Codable, CaseIterable {
         /// The command line or the configuration is wrong.
         case usage
         /// This machine lacks something that is needed.

@@ -3,21 +3,33 @@
 public import Transport
 public import TurntableCore
 internal import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 public final class ProgramServer: Sendable {
     /// What is started for the words that were asked for; an error is the reason of a refusal.
     public typealias Policy = @Sendable (_ words: [String]) throws(TurntableError) -> [String]
 
+    /// What became of a machine that came here; an error is the reason of a refusal.
+    public typealias Resolver = @Sendable (Query) throws(TurntableError) -> Resolution
+
     private let transport: any TargetTransport
     private let policy: Policy
+    private let resolve: Resolver
     private let note: @Sendable (String) -> Void
     private let running = Monitor(0)
     private let isInterrupted = Monitor(false)
 
     /// - Parameter note: told of what begins, ends, and is turned away.
-    public init(_ transport: any TargetTransport, policy: @escaping Policy, note: @escaping @Sendable (String) -> Void) {
-        (self.transport, self.policy, self.note) = (transport, policy, note)
+    public init(
+        _ transport: any TargetTransport, policy: @escaping Policy, resolve: @escaping Resolver = ProgramServer.knowsNothing,
+        note: @escaping @Sendable (String) -> Void
+    ) {
+        (self.transport, self.policy, self.resolve, self.note) = (transport, policy, resolve, note)
+    }
+
+    /// Of a server whose programs keep no journals.
+    public static let knowsNothing: Resolver = { (_) throws(TurntableError) in
+        throw TurntableError(.refused, "a query", "nothing is known here of machines that came")
     }
 
     /// Nobody is taken any more.
@@ -29,7 +41,7 @@ public final class ProgramServer: Sendable {
             switch try transport.accept(within: Limits.pollTime) {
             case .control(let control, let peer)?:
                 _ = WorkerThread("program") { [self] in
-                    do throws(TurntableError) { note("what \(peer) asked for ended with \(try serve(control, peer))") } catch {
+                    do throws(TurntableError) { try serve(control, peer) } catch {
                         try? control.send(.refused(Refusal(epoch: Epoch(0), reason: "\(error)")))
                         note("turned away \(peer): \(error)")
                     }
@@ -41,10 +53,15 @@ public final class ProgramServer: Sendable {
         }
     }
 
-    private func serve(_ control: any ControlChannel, _ peer: String) throws(TurntableError) -> Int32 {
-        guard case .program(.start(let words))? = try control.receive(within: Limits.helloTime) else {
-            throw TurntableError(.protocol, "a control stream", "it named no program")
+    private func serve(_ control: any ControlChannel, _ peer: String) throws(TurntableError) {
+        switch try control.receive(within: Limits.helloTime) {
+        case .program(.start(let words))?: note("what \(peer) asked for ended with \(try run(words, control, peer))")
+        case .query(let query)?: try control.send(.resolution(try resolve(query)))
+        default: throw TurntableError(.protocol, "a control stream", "it named no program")
         }
+    }
+
+    private func run(_ words: [String], _ control: any ControlChannel, _ peer: String) throws(TurntableError) -> Int32 {
         let count = running.update { count in
             count += 1
             return count

@@ -177,6 +177,7 @@ internal import WireFormat
     }
 
     func resume() throws(TurntableError) { try check(unsafe tt_xen_resume(xen, number), "letting the guest run on") }
+    func unpause() throws(TurntableError) { try check(unsafe tt_xen_unpause(xen, number), "letting the guest run") }
 }
 
 /// Who serves a new domain's console and xenstore, and on which event channels: libxl says so.

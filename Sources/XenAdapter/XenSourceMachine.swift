@@ -22,15 +22,16 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
     /// How long a target takes to load a state, until it is measured: a few hypercalls.
     private static let loadTime = Nanoseconds.milliseconds(20)
 
-    public init(_ domain: XenDomain, _ libxl: LibxlCallbacks) throws(TurntableError) {
+    /// - Parameter name: what its journal is kept under; by default the toolstack's name of it.
+    public init(_ domain: XenDomain, _ libxl: LibxlCallbacks, name: String? = nil) throws(TurntableError) {
         self.domain = domain
         self.libxl = libxl
-        name = try domain.name()
+        if let name { self.name = name } else { self.name = try domain.name() }
         memory = try XenMemory.source(domain)
         pages = memory
         guard memory.runs.count <= Limits.xenRuns else {
             throw TurntableError(
-                .unsupported, "moving \(name)", "its memory is in \(memory.runs.count) pieces, the limit is \(Limits.xenRuns)",
+                .unsupported, "moving \(self.name)", "its memory is in \(memory.runs.count) pieces, the limit is \(Limits.xenRuns)",
                 remedy: "let its balloon grow back")
         }
         let began = Clock.now

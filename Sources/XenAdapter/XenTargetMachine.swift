@@ -3,6 +3,15 @@ public import TurntableCore
 internal import TurntableLinux
 public import WireFormat
 
+/// Who had libxl make the domain, where xl has no part: the domain is whole but for its memory before that comes, and the helper lets it run.
+public protocol XenOwner: AnyObject, Sendable {
+    /// Returns when libxl has made the devices.
+    func awaitDevices() throws(TurntableError)
+    func itRuns()
+    /// It is not this host's: it is to be ended.
+    func itWillNotRun()
+}
+
 /// The host of one move: libxl has made an empty domain, which becomes the machine that is offered.
 ///
 /// libxl goes on with a domain, to its devices and their scripts, when its helper is done and the stream has ended. Where the
@@ -13,14 +22,18 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
     private let services: XenServices
     private let libxl: LibxlCallbacks
     private let early: String?
+    private let owner: (any XenOwner)?
     /// Called when libxl may go on.
     private let mayGoOn: @Sendable () -> Void
 
-    /// - Parameter early: if libxl goes on before the memory is here, the file whose byte is not zero when xl is ready to start the domain.
+    /// - Parameters:
+    ///   - early: if libxl goes on before the memory is here, the file whose byte is not zero when xl is ready to start the domain.
+    ///   - owner: nil under xl, which starts the domain itself. Else there is an `early`, to which nobody writes.
     public init(
-        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, mayGoOn: @escaping @Sendable () -> Void
+        _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, owner: (any XenOwner)? = nil,
+        mayGoOn: @escaping @Sendable () -> Void
     ) {
-        (self.domain, self.services, self.libxl, self.early, self.mayGoOn) = (domain, services, libxl, early, mayGoOn)
+        (self.domain, self.services, self.libxl, self.early, self.owner, self.mayGoOn) = (domain, services, libxl, early, owner, mayGoOn)
     }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
@@ -32,8 +45,14 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         try libxl.staticDataIsHere()
         // Whoever is at the rings' other ends uses them from then on.
         let apart = early == nil ? [] : description.rings.frames
-        let machine = XenTargetMachine(try XenMemory.target(domain, description, apart: apart), services, libxl, early: early, mayGoOn)
+        let machine = XenTargetMachine(
+            try XenMemory.target(domain, description, apart: apart), services, libxl, early: owner == nil ? early : nil, owner, mayGoOn)
         if early != nil { try machine.letLibxlGoOn(description.rings) }
+        // Only then does the source hear that this host is ready: no device is in the making while the guest stands still.
+        do { try owner?.awaitDevices() } catch {
+            machine.discard()
+            throw error
+        }
         return machine
     }
 
@@ -48,17 +67,19 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     private let services: XenServices
     private let libxl: LibxlCallbacks
     private let early: String?
+    private let owner: (any XenOwner)?
     private let mayGoOn: @Sendable () -> Void
     // The session's thread alone.
     private var rings: XenRings?
     private var hasGoneOn = false
 
     init(
-        _ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, _ mayGoOn: @escaping @Sendable () -> Void
+        _ memory: XenMemory, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, _ owner: (any XenOwner)?,
+        _ mayGoOn: @escaping @Sendable () -> Void
     ) {
         pages = memory
         domain = memory.domain
-        (self.services, self.libxl, self.early, self.mayGoOn) = (services, libxl, early, mayGoOn)
+        (self.services, self.libxl, self.early, self.owner, self.mayGoOn) = (services, libxl, early, owner, mayGoOn)
     }
 
     /// Whether libxl is through with what it does here before the machine is started. Not to know is no reason to wait.
@@ -87,14 +108,17 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
         mayGoOn()
     }
 
-    /// To libxl's hands: it finishes the devices, and xl starts the domain when the source's xl has agreed.
+    /// Under xl to libxl's hands: it finishes the devices, and xl starts the domain when the source's xl has agreed.
     func resume() throws(TurntableError) {
         guard let rings else { preconditionFailure("resumed without a state") }
         if !hasGoneOn { try finish(rings) }
+        guard let owner else { return }
+        try domain.unpause()
+        owner.itRuns()
     }
 
-    /// libxl ends the domain when this helper fails.
-    func discard() {}
+    /// Under xl libxl ends the domain when this helper fails.
+    func discard() { owner?.itWillNotRun() }
 
     func checkAlive() throws(TurntableError) {
         guard try !domain.facts().isDying else { throw TurntableError(.hypervisor, "domain \(domain.number)", "it was destroyed") }

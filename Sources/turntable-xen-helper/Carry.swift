@@ -59,7 +59,7 @@ extension Save {
 extension Restore {
     /// Gives Xen's own helper what the one at the source saves.
     func carry(_ heard: Meeting.Heard) throws(TurntableError) -> Never {
-        let transport = try listen { Helper.say("turned away \($0)") }
+        let transport = try listen(try settings.security()) { Helper.say("turned away \($0)") }
         try heard.answer(transport.port)
         let restorer = try StockHelper(invocation, settings)
         let target = StreamTarget(restorer: Descriptor(owning: restorer.stream), token: heard.token)

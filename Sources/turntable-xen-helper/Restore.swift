@@ -1,6 +1,7 @@
 internal import CTurntableXen
 internal import Glibc
 internal import MigrationEngine
+internal import Protection
 internal import TransportTCP
 internal import TurntableCore
 internal import TurntableLinux
@@ -20,34 +21,47 @@ struct Restore {
         if heard.isPV { try carry(heard) }
         let domain = try XenDomain(invocation.domain)
         let libxl = LibxlCallbacks(understood: invocation.messages)
+        var owner: DomainOwner?
         let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
         do throws(TurntableError) {
-            try receive(domain, libxl, heard, front)
+            owner = try settings.owner.map { (path) throws(TurntableError) in try DomainOwner(path: path, domain.number) }
+            try receive(domain, libxl, heard, front, owner)
             Front.rest()
         } catch {
             libxl.log(.error, "\(error)")
             try? libxl.complete(failed: true)
+            // Never after the hand-off: whoever would end the domain may be gone.
+            if error.kind == .cancelled { owner?.itWillNotRun() }
             exit(error.kind.exitCode)
         }
     }
 
-    func listen(_ turnedAway: @escaping @Sendable (String) -> Void) throws(TurntableError) -> TCPTargetTransport {
-        let security = try settings.security()
+    func listen(
+        _ security: LineSecurity, _ turnedAway: @escaping @Sendable (String) -> Void
+    ) throws(TurntableError) -> TCPTargetTransport {
         return try Meeting.onAllAddresses { (address) throws(TurntableError) in
             try TCPTargetTransport(listening: address, security: security, turnedAway: turnedAway)
         }
     }
 
     private func receive(
-        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ heard: Meeting.Heard, _ front: Front
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ heard: Meeting.Heard, _ front: Front, _ owner: DomainOwner?
     ) throws(TurntableError) {
-        let transport = try listen { libxl.log(.warning, "turned away \($0)") }
+        let security = try settings.security()
+        let transport = try listen(security) { libxl.log(.warning, "turned away \($0)") }
         let early = heard.isLast ? settings.readinessFile : nil
-        let host = XenTargetHost(domain, invocation.services, libxl, early: early) { front.letGo(keepsStream: early != nil) }
+        guard owner == nil || early != nil else {
+            throw TurntableError(
+                .unsupported, "receiving a domain without xl", "it is no PVH domain, or its stream does not pass `turntable xl-receive`", remedy: "use xl migrate")
+        }
+        var options = TargetOptions()
+        options.sign = security.sign
+        let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner) { front.letGo(keepsStream: early != nil) }
         let reception = Reception(
-            host: host, journals: makeMemoryJournals(), options: TargetOptions(), once: true,
+            host: host, journals: try settings.journals(), options: options, once: true,
             reports: .init(note: { libxl.log(.info, $0) }, event: { Reports.pass($0, to: libxl) }, ended: { _, _ in }))
         Watch.start(invocation.stream) { reception.interrupt() }
+        if let owner { Watch.start(LibxlStream(descriptor: owner.descriptor)) { reception.interrupt() } }
         try heard.answer(transport.port)
         try reception.serve(transport)
     }

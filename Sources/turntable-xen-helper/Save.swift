@@ -17,12 +17,14 @@ struct Save {
     func run() throws(TurntableError) -> Never {
         let domain = try XenDomain(invocation.domain)
         guard invocation.isLive, invocation.isPlain else { try Helper.becomeStock(invocation, settings) }
+        let isOwned = settings.machine != nil
         let isPV = try !domain.isHVM()
         let libxl = LibxlCallbacks(understood: invocation.messages)
         let security = try settings.security()
         // Only what the engine receives tells libxl early what it wants to know.
         let isLast = isPV ? false : try !domain.hasDeviceModel()
         guard let met = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: isLast, isPV: isPV) else {
+            if isOwned { try fail(libxl) }
             try serveStock(libxl)
         }
         if isPV { try carry(met, security) }
@@ -57,11 +59,13 @@ struct Save {
         options.statedRate = settings.rate
         options.verification = settings.verification
         options.resumeWindow = Limits.xenResumeWindow
-        options.peer = "\(address)"
-        let machine = try XenSourceMachine(domain, libxl)
+        // Who can be asked afterwards: the target's helper ends with the move.
+        options.peer = settings.service ?? "\(address)"
+        if settings.machine != nil { options.believes = security.believes(from: settings.peer ?? address.host) }
+        let machine = try XenSourceMachine(domain, libxl, name: settings.machine)
         let migration = SourceMigration(
             machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
-            journals: makeMemoryJournals(), options: options
+            journals: try settings.journals(), options: options
         ) { event in
             Reports.pass(event, to: libxl)
             // The target has it: libxl need not wait for what is compared and put away afterwards.
@@ -75,6 +79,15 @@ struct Save {
             machine.endDirtyLog()
             throw error
         }
+    }
+
+    /// Without the engine nothing says who owns the domain.
+    private func fail(_ libxl: LibxlCallbacks) throws(TurntableError) -> Never {
+        let error = TurntableError(
+            .line, "meeting the target's turntable-xen-helper", "it did not come within \(Limits.xenMeetingTime)",
+            remedy: "let the hosts reach each other, or set --address")
+        libxl.log(.error, "\(error)")
+        throw error
     }
 
     /// The other end did not answer: it has Xen's own helper, which waits for a stream whose beginning it already got.

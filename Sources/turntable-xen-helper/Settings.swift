@@ -1,4 +1,5 @@
 internal import Glibc
+internal import MigrationEngine
 internal import Protection
 internal import TransportTCP
 internal import TurntableCore
@@ -16,6 +17,9 @@ internal import XenAdapter
 ///   TURNTABLE_KEYS          where this host's keys are; TURNTABLE_PROTECTION=none for a line of one's own, on both hosts
 ///   TURNTABLE_PEER          at the source: the name in the target's certificate, if it is not its address
 ///   TURNTABLE_STOCK_HELPER  Xen's own helper
+///   TURNTABLE_MACHINE, TURNTABLE_SERVICE, TURNTABLE_STATE_DIR, TURNTABLE_OWNER
+///                           set by `turntable xen migrate` and what it starts at the target (XenMove/OwnerSocket.swift): xl has no part, and
+///                           the journals say who owns the domain
 ///   TURNTABLE_EARLY_END     at the target, set by `turntable xl-receive`: libxl's stream ends when the helpers have met; a file that tells
 ///                           when xl is ready to start the domain
 struct Settings {
@@ -27,6 +31,10 @@ struct Settings {
     private var protection = "sealed"
     var peer: String?
     let readinessFile = Self.value("EARLY_END")
+    let machine = Self.value("MACHINE")
+    let service = Self.value("SERVICE")
+    let stateDirectory = Self.value("STATE_DIR")
+    let owner = Self.value("OWNER")
     var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"
 
     init() throws(TurntableError) {
@@ -57,6 +65,13 @@ struct Settings {
     /// Keys are read only when they are needed: what Xen's own helper does wants none.
     func security() throws(TurntableError) -> LineSecurity {
         protection == "none" ? .none : .sealed(try HostIdentity(directory: Self.value("KEYS") ?? "/etc/turntable"))
+    }
+
+    /// Under xl what the engine notes of its hand-off is kept in memory.
+    func journals() throws(TurntableError) -> Journals {
+        guard machine != nil || owner != nil else { return makeMemoryJournals() }
+        guard let stateDirectory else { throw Self.bad("STATE_DIR", "", "a directory") }
+        return try StateDirectory(stateDirectory).journals()
     }
 
     private static func value(_ name: String) -> String? {

@@ -106,21 +106,6 @@ struct TransportOptions: ParsableArguments {
     }
 }
 
-extension LineSecurity {
-    /// Signs as this host; nobody signs on a line without protection.
-    var sign: @Sendable ([UInt8]) -> [UInt8] {
-        guard case .sealed(let identity) = self else { return { _ in [] } }
-        // A statement without a signature is not believed, so nothing is lost by it.
-        return { (try? Statement.sign($0, as: identity)) ?? [] }
-    }
-
-    /// Whether a statement is signed by the host that `name` is.
-    func believes(from name: String) -> @Sendable ([UInt8], [UInt8]) -> Bool {
-        guard case .sealed(let identity) = self else { return { _, _ in true } }
-        return { Statement.signer(of: $0, $1, authorities: identity.authorities)?.include(name) ?? false }
-    }
-}
-
 struct ByteCountOption: ExpressibleByArgument {
     let value: ByteCount
     init(_ value: ByteCount) { self.value = value }

@@ -116,6 +116,13 @@ final class EventPrinter: Sendable {
         }
     }
 
+    /// A domain that libxl moved.
+    func moved(_ domain: String, to address: Address, seconds: Double) {
+        say(
+            ["event": .text("completed"), "machine": .text(domain), "target": .text("\(address)"), "seconds": .number(seconds)],
+            "\(domain) runs at \(address), after \(Nanoseconds.seconds(seconds))")
+    }
+
     func received(_ outcome: TargetMigration.Outcome, from peer: String) {
         say(
             [

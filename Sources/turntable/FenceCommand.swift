@@ -1,6 +1,7 @@
 import ArgumentParser
 import Hypervisors
 import MigrationEngine
+import Protection
 import TurntableCore
 import TurntableLinux
 import WireFormat

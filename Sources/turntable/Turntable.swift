@@ -31,6 +31,7 @@ struct Turntable: ParsableCommand {
             RunCommand.self, ReceiveCommand.self, SendCommand.self, StatusCommand.self, CancelCommand.self, RateCommand.self, JournalCommand.self,
             ResolveCommand.self, FenceCommand.self, DiskCommand.self, GarbageCommand.self, KeysCommand.self, TokenCommand.self, DoctorCommand.self,
             DemoCommand.self, CtlCommand.self, AnnounceCommand.self, LinkCommand.self, XLConnectCommand.self, XLReceiveCommand.self,
+            XenCommand.self,
         ])
 
     /// As the argument parser's own, but a wrong command line ends with the code that the help names.

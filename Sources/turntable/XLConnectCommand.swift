@@ -5,9 +5,10 @@ import TransportTCP
 import TurntableCore
 import TurntableLinux
 import XLLine
+import XenMove
 
-/// The port that `xl-receive` listens on and `xl-connect` connects to unless told otherwise.
-private let defaultXLPort: UInt16 = 4909
+/// The port that `xl-receive` listens on, and that `xl-connect` and `xen migrate` connect to unless told otherwise.
+let defaultXLPort: UInt16 = 4909
 
 struct XLConnectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -42,26 +43,28 @@ struct XLConnectCommand: ParsableCommand {
             line.congestionControl = congestion
             line.isControlOnly = true
             let transport = TCPSourceTransport(address: address, options: line, security: try protection.security(), peer: peer)
-            let code = try RemoteProgram.run(words, over: try connect(transport), input: Descriptor(owning: 0), output: 1, errors: 2)
+            let code = try RemoteProgram.run(words, over: try connectToXLReceive(transport), input: Descriptor(owning: 0), output: 1, errors: 2)
             if code != 0 { throw ExitCode(code) }
         }
     }
+}
 
-    private func connect(_ transport: TCPSourceTransport) throws(TurntableError) -> any ControlChannel {
-        do { return try transport.connectControl() } catch {
-            guard error.kind == .line else { throw error }
-            throw TurntableError(
-                error.kind, error.what, error.why, remedy: "check that `turntable xl-receive` runs there, with the protection that this end has")
-        }
+/// A control stream to the target's `xl-receive`.
+func connectToXLReceive(_ transport: TCPSourceTransport) throws(TurntableError) -> any ControlChannel {
+    do { return try transport.connectControl() } catch {
+        guard error.kind == .line else { throw error }
+        throw TurntableError(
+            error.kind, error.what, error.why, remedy: "check that `turntable xl-receive` runs there, with the protection that this end has")
     }
 }
 
 struct XLReceiveCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "xl-receive",
-        abstract: "Wait for other hosts' xl-connect, and run `xl migrate-receive` for them.",
+        abstract: "Wait for other hosts' domains: their xl-connect's, and their `turntable xen migrate`'s.",
         discussion: """
-            Nothing else is run for anybody. With LIBXL_SAVE_HELPER in the environment domains also arrive by turntable-xen-helper.
+            It runs `xl migrate-receive` and `turntable-xen`, nothing else for anybody. With LIBXL_SAVE_HELPER in the environment what xl \
+            moves arrives by turntable-xen-helper too.
 
             EXAMPLES
               turntable xl-receive --listen 10.5.0.2 --allow-peer alpha.example
@@ -70,18 +73,23 @@ struct XLReceiveCommand: ParsableCommand {
     @OptionGroup var listening: ListeningOptions
     @Option(help: ArgumentHelp("The program that is run.", valueName: "path")) var xl = "xl"
     @OptionGroup var protection: ProtectionOptions
+    @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
         try reportingErrors(json: false) {
             let printer = EventPrinter(json: false)
             let address = try listening.address(protection, defaultPort: defaultXLPort)
-            let transport = try TCPTargetTransport(listening: address, security: try protection.security(), allowedPeers: listening.allowPeers) {
+            let security = try protection.security()
+            let transport = try TCPTargetTransport(listening: address, security: security, allowedPeers: listening.allowPeers) {
                 printer.note("turned away \($0)")
             }
             printer.listening(Address(host: address.host, port: transport.port))
-            let server = ProgramServer(transport, policy: { [xl] (words) throws(TurntableError) in try XLWords.command(words, xl: xl) }) {
-                printer.note($0)
-            }
+            let taking = DomainTaking(protection, stateDirectory.directory)
+            let server = ProgramServer(
+                transport,
+                policy: { [xl] (words) throws(TurntableError) in words == LibxlProgram.takeWords ? taking.command : try XLWords.command(words, xl: xl) },
+                resolve: { (query) throws(TurntableError) in try taking.resolve(query, sign: security.sign) }
+            ) { printer.note($0) }
             Signals.onInterrupt { _ in server.interrupt() }
             try server.serve()
         }

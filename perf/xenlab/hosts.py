@@ -185,6 +185,17 @@ class Way:
         return f"{self.environment} xl migrate -s '' {guest.name} 'exec socat -b 262144 - TCP:{target.address}:{self.port},nodelay'"
 
 
+class Direct(Way):
+    """By `turntable xen migrate`, without xl; these options are the source's alone."""
+
+    def __init__(self, port, turntable, options, moving=""):
+        super().__init__(port, turntable=turntable, options=options)
+        self.moving = moving
+
+    def command(self, guest, target):
+        return f"{self.turntable} xen migrate {guest.name} {target.address}:{self.port} {self.options} {self.moving}"
+
+
 STOCK = Way(8002)
 # What libxl says of a guest that did not suspend within its minute, which an emulated one on a busy computer may take.
 NOT_SUSPENDED = "guest didn't acknowledge suspend"

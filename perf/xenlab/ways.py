@@ -39,7 +39,7 @@ SEALED = Way(8005, f"{HELPERS} TURNTABLE_KEYS=/lab/keys", TURNTABLE, "--keys /la
 
 
 def is_built():
-    return all((TREE / BUILD / name).exists() for name in ("turntable", "turntable-xen-helper"))
+    return all((TREE / BUILD / name).exists() for name in ("turntable", "turntable-xen", "turntable-xen-helper"))
 
 
 def make_keys(pair):

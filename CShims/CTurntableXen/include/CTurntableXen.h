@@ -66,6 +66,8 @@ int tt_xen_clear_frame(struct tt_xen *xen, uint32_t domain, uint64_t frame);
 int tt_xen_seed_grants(struct tt_xen *xen, uint32_t domain, uint64_t console, uint64_t store, uint32_t console_domain, uint32_t store_domain);
 // Lets a suspended domain run on, as if its suspend had been cancelled; without telling xenstore the next one would not be noticed.
 int tt_xen_resume(struct tt_xen *xen, uint32_t domain);
+// Lets a new domain run: all that libxl does for one without a device model.
+int tt_xen_unpause(struct tt_xen *xen, uint32_t domain);
 
 // The parameters that travel, and those that have a meaning here.
 size_t tt_xen_moved_parameters(void);

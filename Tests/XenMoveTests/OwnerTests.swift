@@ -1,0 +1,122 @@
+internal import Foundation
+internal import MigrationEngine
+internal import TestSupport
+internal import Testing
+internal import TurntableCore
+internal import TurntableLinux
+internal import WireFormat
+internal import XenMove
+
+/// A directory that is gone when the test is.
+private final class Place {
+    let path = FileManager.default.temporaryDirectory.appending(path: "turntable-xen-\(UUID().uuidString)").path
+    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+}
+
+struct OwnerTests {
+    @Test func theHelperHearsOfTheDevicesAndTheOwnerThatItRuns() throws {
+        let place = try Place()
+        let door = try OwnerDoor(path: "\(place.path)/owner")
+        let owner = try Owner(path: door.path)
+        let isRunning = Background { () throws(TurntableError) in try door.awaitRun() }
+        try owner.awaitDevices()
+        #expect(owner.itRunsNow())
+        #expect(try isRunning.value())
+    }
+
+    @Test func aHelperThatEndsIsSeen() throws {
+        let place = try Place()
+        let door = try OwnerDoor(path: "\(place.path)/owner")
+        do { _ = try Owner(path: door.path) }
+        #expect(try door.awaitRun() == false)
+    }
+
+    @Test func anOwnerThatEndsIsSeen() throws {
+        let place = try Place()
+        var door: OwnerDoor? = try OwnerDoor(path: "\(place.path)/owner")
+        let owner = try Owner(path: door!.path)
+        door = nil
+        #expect(throws: TurntableError.self) { try owner.awaitDevices() }
+        #expect(!owner.itRunsNow())
+    }
+}
+
+struct MoveLockTests {
+    @Test func oneHoldsItAtATime() throws {
+        let place = try Place()
+        do {
+            let held = try MoveLock(of: "web", in: place.path, within: .zero)
+            let error = #expect(throws: TurntableError.self) { _ = try MoveLock(of: "web", in: place.path, within: .milliseconds(1)) }
+            #expect(error?.kind == .refused)
+            _ = try MoveLock(of: "db", in: place.path, within: .zero)
+            _ = held.descriptor
+        }
+        _ = try MoveLock(of: "web", in: place.path, within: .zero)
+    }
+
+    /// Whoever was started with it holds it on.
+    @Test func itOutlivesItsProcess() throws {
+        let place = try Place()
+        let (ours, theirs) = try Socket.pair()
+        let mine = Descriptor(owning: ours)
+        let child: ChildProcess
+        do {
+            let held = try MoveLock(of: "web", in: place.path, within: .zero)
+            let channel = Descriptor(owning: theirs)
+            child = try ChildProcess(["cat"], inherited: [held.descriptor], channel: channel.rawValue)
+        }
+        #expect(throws: TurntableError.self) { _ = try MoveLock(of: "web", in: place.path, within: .milliseconds(1)) }
+        Socket.shutDown(mine)
+        #expect(child.wait() == 0)
+        _ = try MoveLock(of: "web", in: place.path, within: .seconds(30))
+    }
+}
+
+struct HeardResolutionTests {
+    private static let session = SessionID(high: 3, low: 3)
+    private static let target = HostID(high: 4, low: 4)
+
+    /// A journal in which epoch 1 was handed off.
+    private static func journal(in place: Place) throws -> (Journal, offer: JournalRecord) {
+        let journal = try StateDirectory(place.path).journals().open("web")
+        let offer = JournalRecord(role: .source, kind: .offer, epoch: Epoch(1), session: session, peer: "there:4909")
+        try journal.log(offer)
+        try journal.write(JournalRecord(role: .source, kind: .handoff, epoch: Epoch(1), session: session, host: target))
+        return (journal, offer)
+    }
+
+    private static func answer(_ state: Resolution.State, host: HostID = target) -> Resolution {
+        Resolution(epoch: Epoch(1), host: host, state: state, detail: "so it says")
+    }
+
+    @Test(arguments: [(Resolution.State.committed, SourceRight.committed), (.refused, .reclaimed)])
+    func anAnswerStands(said: Resolution.State, right: SourceRight) throws {
+        let place = try Place()
+        let (journal, offer) = try Self.journal(in: place)
+        #expect(try journal.settle(Self.answer(said), of: offer) { _, _ in true })
+        #expect(try journal.history().source(Epoch(1)) == right)
+        // The first one does.
+        let other: Resolution.State = said == .committed ? .refused : .committed
+        #expect(try journal.settle(Self.answer(other), of: offer) { _, _ in true })
+        #expect(try journal.history().source(Epoch(1)) == right)
+    }
+
+    @Test(arguments: [Resolution.State.unknown, .waiting])
+    func whatIsNoAnswerChangesNothing(said: Resolution.State) throws {
+        let place = try Place()
+        let (journal, offer) = try Self.journal(in: place)
+        #expect(try journal.settle(Self.answer(said), of: offer) { _, _ in true } == false)
+        #expect(try journal.history().source(Epoch(1)) == .relinquished)
+    }
+
+    @Test func onlyItsOwnTargetIsBelieved() throws {
+        let place = try Place()
+        let (journal, offer) = try Self.journal(in: place)
+        #expect(throws: TurntableError.self) {
+            try journal.settle(Self.answer(.refused, host: HostID(high: 5, low: 5)), of: offer) { _, _ in true }
+        }
+        #expect(throws: TurntableError.self) { try journal.settle(Self.answer(.refused), of: offer) { _, _ in false } }
+        #expect(try journal.history().source(Epoch(1)) == .relinquished)
+    }
+}
