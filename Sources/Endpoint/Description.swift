@@ -51,7 +51,9 @@ public struct GatewayDescription: Codable, Sendable {
         public var vxlan: VXLAN?
         /// By the tunnel to its gateway: address and port.
         public var tunnel: String?
-        /// It is this site: the network device behind which the machine is. For endpoints with tunnels.
+        /// By nftables: the machine's address at the site.
+        public var nftables: String?
+        /// It is this site: the network device behind which the machine is. For endpoints with tunnels or nftables.
         public var deliver: String?
     }
     public struct Route: Codable, Sendable {

@@ -8,6 +8,10 @@ struct EndpointBuilder {
     private let description: GatewayDescription
     private let netlink: NetlinkSocket
     private let ways = Monitor<[IPAddress: Tunnel.Way]>([:])
+    /// Of the endpoints that were made and have it.
+    let translation = Translation()
+    /// Whose each address is that is translated.
+    private let translated = Monitor<Set<IPAddress>>([])
 
     init(_ description: GatewayDescription) throws(TurntableError) {
         guard description.endpoints.count <= Limits.endpoints else {
@@ -73,9 +77,10 @@ struct EndpointBuilder {
                 try ends.map { (way) throws(TurntableError) in .forwarding(of: mac, to: way.end, device: try deviceIndex(way.device)) }
             }
         }
+        if sites.allSatisfy({ $0.nftables != nil }) { return try translationBackend(endpoint, address, mac) }
         guard sites.allSatisfy({ ($0.tunnel != nil) != ($0.deliver != nil) }), let tunnel = description.tunnel else {
             throw wrong(
-                endpoint, "every site has a \"route\", or every site a \"vxlan\", or every other site a \"tunnel\" and this one a \"deliver\"")
+                endpoint, "every site has a \"route\", or every site a \"vxlan\" or \"nftables\", or every other site a \"tunnel\" and this one a \"deliver\"")
         }
         return try tunnelBackend(endpoint, tunnel, address, mac)
     }
@@ -84,18 +89,14 @@ struct EndpointBuilder {
         _ endpoint: GatewayDescription.EndpointDescription, _ tunnel: GatewayDescription.TunnelDescription, _ address: [UInt8], _ mac: [UInt8]?
     ) throws(TurntableError) -> any Backend {
         let hops = try endpoint.sites.map { (site) throws(TurntableError) -> Tunnel.Hop in
-            guard (site.deliver != nil) == (site.name == description.here) else {
-                throw wrong(endpoint, "\"deliver\" is for the site that this is, and \(site.name) is \(description.here == nil ? "not" : "another")")
-            }
+            try checkDelivery(site, endpoint)
             return try site.tunnel.map { (text) throws(TurntableError) in .keeper(try peer(text, defaultTunnelPort)) } ?? .here
         }
         let deliver = endpoint.sites.lazy.compactMap(\.deliver).first
         let table = tunnel.table ?? UInt32(defaultGatewayPort)
         let way = Tunnel.Way(hops, of: endpoint.machine, netlink) { () throws(TurntableError) in
             guard let deliver else { return [.route(to: address, device: try deviceIndex(tunnel.device))] }
-            let inside = try deviceIndex(deliver)
-            var messages: [NetlinkMessage] = [.route(to: address, device: inside)]
-            if let mac { messages.append(.neighbour(address, mac: mac, device: inside)) }
+            var messages = try delivery(to: address, mac, by: deliver)
             // What comes from the machine goes into the tunnel, wherever this site's own routes lead.
             messages.append(.route(to: address.map { _ in 0 }, prefixBits: 0, device: try deviceIndex(tunnel.device), table: table))
             messages.append(.rule(from: address, device: deliver, table: table))
@@ -105,6 +106,42 @@ struct EndpointBuilder {
             throw wrong(endpoint, "another has the address \(endpoint.address)")
         }
         return way
+    }
+
+    private func translationBackend(
+        _ endpoint: GatewayDescription.EndpointDescription, _ address: [UInt8], _ mac: [UInt8]?
+    ) throws(TurntableError) -> any Backend {
+        var machine = TranslationRules.Machine(name: endpoint.machine, address: address, sites: [])
+        for (index, site) in endpoint.sites.enumerated() {
+            try checkDelivery(site, endpoint)
+            if let device = site.deliver { machine.here = (index, device) }
+            machine.sites.append(try bytes(site.nftables!, endpoint))
+        }
+        for own in [address] + machine.sites {
+            guard own.count == address.count else { throw wrong(endpoint, "its addresses are all IPv4, or all IPv6") }
+            guard let looked = IPAddress(own), translated.update({ $0.insert(looked).inserted }) else {
+                throw wrong(endpoint, "the machine has one address at each site, which no other has")
+            }
+        }
+        let deliver = machine.here?.device
+        return translation.add(machine) { () throws(TurntableError) in
+            guard let deliver else { return }
+            for message in try delivery(to: address, mac, by: deliver) { try netlink.perform(message, what: "preparing the way to \(endpoint.machine)") }
+        }
+    }
+
+    /// This site's own way to a machine.
+    private func delivery(to address: [UInt8], _ mac: [UInt8]?, by device: String) throws(TurntableError) -> [NetlinkMessage] {
+        let inside = try deviceIndex(device)
+        return [.route(to: address, device: inside)] + (mac.map { [.neighbour(address, mac: $0, device: inside)] } ?? [])
+    }
+
+    private func checkDelivery(
+        _ site: GatewayDescription.SiteDescription, _ endpoint: GatewayDescription.EndpointDescription
+    ) throws(TurntableError) {
+        guard (site.deliver != nil) == (site.name == description.here) else {
+            throw wrong(endpoint, "\"deliver\" is for the site that this is, and \(site.name) is \(description.here == nil ? "not" : "another")")
+        }
     }
 
     // MARK: - Words

@@ -41,6 +41,7 @@ public final class Gateway: Sendable {
     private let socket: DatagramSocket
     private let entries: [[UInt8]: Entry]
     private let tunnel: Tunnel?
+    private let translation: Translation
     private let door: String
     /// The name of the site that this is.
     private let here: String?
@@ -68,9 +69,14 @@ public final class Gateway: Sendable {
         }
         self.entries = entries
         tunnel = try builder.tunnel()
+        translation = builder.translation
         for entry in entries.values { try entry.keeper.start() }
         socket = try DatagramSocket(at: listen, isTimed: true)
+        try translation.make()
     }
+
+    /// Ends what the kernel does only while a gateway is there, before the process ends.
+    public func close() throws(TurntableError) { try translation.remove() }
 
     public var port: UInt16 { socket.port }
 
@@ -138,6 +144,12 @@ public final class Gateway: Sendable {
 
     /// Says again which machines are at this site, and tries again what failed.
     private func beat() {
+        do throws(TurntableError) {
+            if try translation.restore() {
+                let why = "somebody removed it; it is made again"
+                report(.failed(TurntableError(.unsupported, "the table of nftables", why, remedy: "leave it when you load other rules")))
+            }
+        } catch { report(.failed(error)) }
         for entry in entries.values {
             if let here, entry.keeper.sites[entry.keeper.site] == here, !entry.keeper.lastDatagram.isEmpty { tellOthers(entry) }
             settle(entry.keeper)

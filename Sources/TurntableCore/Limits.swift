@@ -256,6 +256,8 @@ public enum Limits {
     public static let tunnelPacketBytes = 65_535 - 64
     /// The kernel answers a change of its routes within this time.
     public static let netlinkTime = Nanoseconds.seconds(2)
+    /// The longest transaction of nftables: about 100 bytes for each site of each endpoint, and 200 for each endpoint.
+    public static let netlinkTransactionBytes = 32 << 20
 
     /// Nodes and links of a topology, and bytes of its file.
     public static let topologyNodes = 1000

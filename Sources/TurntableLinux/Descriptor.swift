@@ -96,4 +96,7 @@ public func removeEmptyDirectory(_ path: String) { unsafe rmdir(path) }
 /// Numbers of errors that a caller may expect.
 public enum Errno {
     public static let exists = EEXIST
+    public static let notThere = ENOENT
+    /// What the kernel says of a family of addresses that it does not have.
+    public static let noFamily: Set<Int32> = [EOPNOTSUPP, EAFNOSUPPORT]
 }

@@ -50,8 +50,8 @@ struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Serve the endpoints of a description, until it is ended.",
         discussion: """
-            Routes and table entries stay when this ends; what goes through its own tunnel stops until it is back. Where machines are is \
-            kept in the description's state directory.
+            Routes and table entries stay when this ends; what goes through its own tunnel, or is translated, stops until it is back. Where \
+            machines are is kept in the description's state directory.
 
             EXAMPLES
               turntable-gateway run /etc/turntable/gateway.json
@@ -62,7 +62,6 @@ struct RunCommand: ParsableCommand {
 
     func run() throws {
         try TurntableGateway.reportingErrors {
-            Signals.onInterrupt { _ in Foundation.exit(0) }
             let gateway = try Gateway(GatewayDescription(file: description)) { [json] event in
                 switch event {
                 case .failed(let error): TurntableGateway.say("turntable: \(error)")
@@ -73,8 +72,18 @@ struct RunCommand: ParsableCommand {
                         json ? event.line : "\(machine) is at \(to), no longer at \(from) (epoch \(epoch.value)): turned in \(latency)")
                 }
             }
+            Signals.onInterrupt { _ in
+                do throws(TurntableError) { try gateway.close() } catch {
+                    TurntableGateway.say("turntable: \(error)")
+                    Foundation.exit(error.kind.exitCode)
+                }
+                Foundation.exit(0)
+            }
             TurntableGateway.write(json ? #"{"event":"listening","port":\#(gateway.port)}"# : "listening on port \(gateway.port)")
-            try gateway.serve()
+            do { try gateway.serve() } catch {
+                try gateway.close()
+                throw error
+            }
         }
     }
 }

@@ -17,6 +17,9 @@ GATEWAY = str(lab.BUILD / "turntable-gateway")
 SITES = ("source", "target")
 # The anchor's and the site's end of the line between them.
 LINES = {"source": ("198.51.100.1", "198.51.100.2"), "target": ("203.0.113.1", "203.0.113.2")}
+# What the machine is called at each site where its packets are translated.
+TRANSLATED = {"source": "198.51.100.10", "target": "203.0.113.10"}
+TRANSLATED_V6 = {"source": "fd00:198::10", "target": "fd00:203::10"}
 CLIENT = ("172.16.0.1", "172.16.0.2")
 PORT, TUNNEL_PORT, TALK_PORT = 4910, 4911, 7
 
@@ -151,6 +154,29 @@ class Network:
             self.ip(namespace, "link", "set", "vx", "master", "guests", "up")
         self.describe("anchor", [{"name": site, "vxlan": {"device": "vx", "end": LINES[site][1]}} for site in SITES])
         return {"anchor": self.start("anchor")}
+
+    def nftables(self):
+        """The kernel's translation at the anchor and at both sites, which route what it makes of the machine's address."""
+        self.anchored_at_sites()
+        is_v6 = self.family == socket.AF_INET6
+        translated = TRANSLATED_V6 if is_v6 else TRANSLATED
+        for number, (site, namespace) in enumerate(self.sites.items()):
+            here, there = LINES[site]
+            if is_v6:
+                here, there = f"fd00:{number}::1", f"fd00:{number}::2"
+                for end, device, own in ((self.anchor, site, here), (namespace, "anchor", there)):
+                    self.ip(end, "addr", "add", f"{own}/64", "dev", device, "nodad")
+                self.ip(namespace, "route", "add", "default", "via", here)
+            self.ip(self.anchor, "route", "add", translated[site], "via", there)
+        self.describe("anchor", [{"name": site, "nftables": translated[site]} for site in SITES], [LINES[site][1] for site in SITES])
+        for site in SITES:
+            sites = [{"name": name, "nftables": translated[name], **({"deliver": "guests"} if name == site else {})} for name in SITES]
+            self.describe(site, sites, [LINES[site][0]])
+        return {place: self.start(place) for place in ("anchor", *SITES)}
+
+    def nft(self, place, *words):
+        """What `nft` says there."""
+        return lab.run("ip", "netns", "exec", self.namespace_of(place), "nft", *words)
 
     def status(self, place="anchor"):
         asked = self.program("status", "--state-dir", self.state(place))

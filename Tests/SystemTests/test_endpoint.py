@@ -9,7 +9,7 @@ import endpoints
 import lab
 import test_linux
 from case import SystemTest
-from endpoints import LINES, MACHINE_ADDRESS, MACHINE_CARD, PORT, SITES
+from endpoints import GATEWAY, LINES, MACHINE_ADDRESS, MACHINE_CARD, PORT, SITES
 from lab import wait_for
 
 
@@ -51,6 +51,90 @@ class Turning(EndpointTest):
         gateways = network.tunnels()
         self.assert_turns(network, gateways)
         wait_for("the sites to hear of it", lambda: all(network.site_of(site) == ("target", 7) for site in SITES))
+
+    def test_a_translation_by_nftables(self):
+        network = self.network()
+        gateways = network.nftables()
+        self.assert_turns(network, gateways)
+        wait_for("the sites to hear of it", lambda: all(network.site_of(site) == ("target", 7) for site in SITES))
+
+    def test_a_translation_of_ipv6(self):
+        network = self.network()
+        network.use_v6()
+        self.assert_turns(network, network.nftables())
+
+    def test_a_translating_gateway_takes_its_table_with_it_and_nothing_else(self):
+        network = self.network()
+        for place in ("anchor", *SITES):
+            network.nft(place, "add table ip other; add chain ip other c { type filter hook prerouting priority raw; }; add rule ip other c counter")
+        others = {place: network.nft(place, "list", "ruleset") for place in ("anchor", *SITES)}
+        gateways = network.nftables()
+        network.stand_ins()
+        network.tell(network.announcement(2, "target"), "target")
+        gateways["anchor"].wait_event("flipped", epoch=2)
+        self.assertEqual(network.where(), "target")
+        table = network.nft("anchor", "list", "table", "ip", "turntable")
+        self.assertIn(f"{MACHINE_ADDRESS} : {endpoints.TRANSLATED['target']}", table)
+        self.assertIn("ip daddr set ip daddr map @to", table)
+
+        self.lab.kill(gateways["anchor"])
+        self.assertEqual(network.where(), "target", "packets go on as they went")
+        again = network.start("anchor")
+        self.assertEqual(network.site_of(), ("target", 2))
+        self.assertEqual(network.nft("anchor", "list", "table", "ip", "turntable"), table)
+        network.tell(network.announcement(1, "source"))
+        wait_for("the old one to be heard", lambda: network.status()["announcements"]["old"] == 1)
+        self.assertEqual(network.where(), "target")
+        self.assertFalse([event for event in again.events if event["event"] == "flipped"])
+
+        for place, gateway in {**gateways, "anchor": again}.items():
+            gateway.signal(signal.SIGTERM)
+            self.assertEqual(gateway.wait(), 0, gateway.transcript())
+            listed = network.nft(place, "list", "ruleset")
+            self.assertEqual([line for line in listed.splitlines() if "counter" not in line], [line for line in others[place].splitlines() if "counter" not in line])
+
+        # What is left of one that was killed goes also if the next has nothing to translate.
+        network.start("anchor")
+        self.lab.kill(network.start("source"))
+        self.assertIn("table ip turntable", network.nft("source", "list", "ruleset"))
+        network.describe("source", [{"name": site, "route": {"device": "anchor"}} for site in SITES])
+        network.start("source")
+        self.assertNotIn("turntable", network.nft("source", "list", "ruleset"))
+
+    def test_a_table_that_somebody_flushed_is_made_again(self):
+        network = self.network()
+        gateways = network.nftables()
+        network.stand_ins()
+        network.nft("anchor", "flush", "ruleset")
+        network.tell(network.announcement(2, "target"), "target")
+        gateways["anchor"].wait_event("flipped", epoch=2)
+        self.assertEqual(network.where(), "target", "a flip makes it")
+        network.nft("anchor", "flush", "ruleset")
+        wait_for("the table", lambda: "turntable" in network.nft("anchor", "list", "ruleset"))
+        self.assertEqual(network.where(), "target")
+        wait_for("a word of it", lambda: any("made again" in line for line in gateways["anchor"].errors))
+
+    def test_stragglers_are_translated_after_the_machine(self):
+        """The source's site knows that it has gone, and the anchor does not yet."""
+        network = self.network()
+        gateways = network.nftables()
+        network.stand_ins()
+        self.lab.kill(gateways["anchor"])
+        for place in ("target", "source"):
+            network.tell(network.announcement(2, "target"), place)
+        gateways["source"].wait_event("flipped", epoch=2)
+        self.assertEqual(network.where(), "target")
+        self.assertIn(f"{MACHINE_ADDRESS} : {endpoints.TRANSLATED['source']}", network.nft("anchor", "list", "table", "ip", "turntable"), "the anchor knows nothing")
+
+    def test_the_hosts_themselves_reach_a_translated_machine(self):
+        network = self.network()
+        network.nftables()
+        network.stand_ins()
+        # The host asks for a way before its rules see the packet.
+        network.ip(network.anchor, "route", "add", "default", "via", endpoints.CLIENT[1])
+        # Where the machine is not, the host has an address of its network too, which answers would not find.
+        for place, options in (("anchor", ()), ("source", ()), ("target", ("-I", LINES["target"][1]))):
+            lab.run("ip", "netns", "exec", network.namespace_of(place), "ping", "-c", "1", "-w", "15", *options, MACHINE_ADDRESS)
 
     def test_an_address_of_ipv6(self):
         network = self.network()
@@ -163,6 +247,12 @@ class Turning(EndpointTest):
         network.describe("anchor", [{"name": "source", "route": {"device": "source"}}, {"name": "target", "tunnel": "1.2.3.4"}])
         self.assert_error(network.program("run", self.lab.directory / "gateway-anchor.json", namespace=network.anchor), 2, "every site")
         self.assert_error(network.program("key", network.key_path), 2, "it is there already")
+        run = (GATEWAY, "run", self.lab.directory / "gateway-anchor.json")
+        network.describe("anchor", [{"name": site, "nftables": "198.51.100.10"} for site in SITES])
+        self.assert_error(self.lab.start(*run, namespace=network.anchor), 2, "one address at each site")
+        network.describe("anchor", [{"name": site, "nftables": address} for site, address in endpoints.TRANSLATED.items()])
+        powerless = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", *run)
+        self.assert_error(self.lab.start(*powerless, namespace=network.anchor), 7, "nftables", "it takes root")
 
 
 class Moving(EndpointTest, test_linux.LinuxGuest):
@@ -197,6 +287,9 @@ class Moving(EndpointTest, test_linux.LinuxGuest):
 
     def test_there_and_back_in_a_vxlan(self):
         self.assert_there_and_back("vxlan")
+
+    def test_there_and_back_translated(self):
+        self.assert_there_and_back("nftables")
 
     def assert_there_and_back(self, way):
         hosts = self.lab.lightpath(rate="1gbit", delay="20ms")
