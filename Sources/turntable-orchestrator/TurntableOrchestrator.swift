@@ -186,8 +186,7 @@ extension AgentCommand {
     /// As receivers and agents that are started elsewhere find it.
     private func diskDirectory() throws(TurntableError) -> String? {
         guard let disks else { return nil }
-        var isDirectory: ObjCBool = false
-        guard unsafe FileManager.default.fileExists(atPath: disks, isDirectory: &isDirectory), isDirectory.boolValue else {
+        guard let attributes = try? FileManager.default.attributesOfItem(atPath: disks), attributes[.type] as? FileAttributeType == .typeDirectory else {
             throw TurntableError(.usage, "--disks \(disks)", "there is no such directory", remedy: "make it")
         }
         return URL(filePath: disks).standardized.path

@@ -1,4 +1,6 @@
 internal import Foundation
+internal import HTTPTypes
+internal import Hummingbird
 internal import Logging
 internal import Protection
 internal import TestSupport
@@ -16,7 +18,10 @@ internal import TurntableCore
     private actor Door {
         private var neighbours: Neighbours?
         func open(_ neighbours: Neighbours) { self.neighbours = neighbours }
-        private func own() throws -> NetworkDocument { try #require(neighbours).own }
+        private func own() async throws -> NetworkDocument {
+            let neighbours = try #require(neighbours)
+            return await neighbours.own
+        }
         private func told() async throws -> [NetworkWord] {
             let neighbours = try #require(neighbours)
             return try await neighbours.told()

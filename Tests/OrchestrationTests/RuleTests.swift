@@ -100,6 +100,7 @@ struct RuleTests {
         let lines = [
             #"{"event":"listening","address":"127.0.0.1:5"}"#, "no JSON", #"{"event":"phase","phase":"copying"}"#,
             #"{"event":"progress","progress":{"round":2,"pagesLeft":7,"rateBitsPerSecond":1.5,"dirtyBytesPerSecond":3,"predictedBlackoutMilliseconds":4,"secondsLeft":5}}"#,
+            #"{"event":"sent","sent":{"bytesOnWire":9000,"blocksSent":2}}"#,
             #"{"event":"failed","kind":"refused","what":"moving m","why":"it is","remedy":"do"}"#,
         ]
         let text = Data((lines.joined(separator: "\n") + "\n").utf8)
@@ -114,6 +115,7 @@ struct RuleTests {
         #expect(output.progress?.phase == "copying" && output.progress?.pagesLeft == 7 && output.progress?.round == 2)
         #expect(output.failure == TurntableError(.refused, "moving m", "it is", remedy: "do"))
         #expect(output.report == nil)
+        #expect(output.sent == SentBytes(bytesOnWire: 9000, diskBytes: 8192))
     }
 
     @Test func aProblemKeepsWhatItIs() throws {

@@ -168,7 +168,8 @@ struct ProgramOutput: Sendable {
         var dirtyBytesPerSecond: Double
         var predictedBlackoutMilliseconds: Double
         var secondsLeft: Double
-        var sent: Sent
+        /// Not said by a sender that an older program of this name began.
+        var sent: Sent?
     }
     private struct Sent: Decodable {
         var bytesOnWire: Int
@@ -206,7 +207,7 @@ struct ProgramOutput: Sendable {
         case "phase": progress = MoveProgress(phase: event.phase ?? "", round: progress?.round)
         case "progress":
             guard let now = event.progress else { return }
-            sent = now.sent.bytes
+            sent = now.sent?.bytes ?? sent
             progress = MoveProgress(
                 phase: progress?.phase ?? "copying", round: now.round, pagesLeft: now.pagesLeft, rateBitsPerSecond: now.rateBitsPerSecond,
                 dirtyBytesPerSecond: now.dirtyBytesPerSecond, predictedBlackoutMilliseconds: now.predictedBlackoutMilliseconds,
