@@ -33,10 +33,11 @@ def on(host, *command):
 
 
 class Line:
-    """Two namespaces and what joins them: a veth pair, or a lightpath with rate and delay."""
+    """Two namespaces and what joins them: a veth pair, which the kernel may shape, or a lightpath with rate and delay."""
 
-    def __init__(self, rate=None, delay="87.5ms", mtu=9000):
+    def __init__(self, rate=None, delay="87.5ms", mtu=9000, shaped=None):
         self.process = None
+        self.shaped = shaped
         self.rate, self.delay, self.mtu = rate, delay, mtu
         self.control = f"/run/ttbench-line-{os.getpid()}.sock"
 
@@ -58,6 +59,8 @@ class Line:
             for name, address in zip(HOSTS, ADDRESSES):
                 run("ip", "-n", name, "addr", "add", f"{address}/30", "dev", "line")
                 run("ip", "-n", name, "link", "set", "line", "up")
+                if self.shaped:
+                    run("tc", "-n", name, "qdisc", "add", "dev", "line", "root", "tbf", "rate", self.shaped, "burst", "256kb", "latency", "10ms")
         return self
 
     def tell(self, command):
