@@ -39,6 +39,16 @@ int tt_libxl_find(struct tt_libxl *libxl, const char *name, uint32_t *domain) {
     return libxl_domain_qualifier_to_domid(libxl->context, name, domain);
 }
 
+// libxl_domain_info tells no PVH domain from an HVM one.
+static int is_pvh(libxl_ctx *context, uint32_t domain) {
+    libxl_domain_config configuration;
+    libxl_domain_config_init(&configuration);
+    int error = libxl_retrieve_domain_configuration(context, domain, &configuration, NULL);
+    int is = !error && configuration.c_info.type == LIBXL_DOMAIN_TYPE_PVH;
+    libxl_domain_config_dispose(&configuration);
+    return is;
+}
+
 int tt_libxl_describe(struct tt_libxl *libxl, uint32_t domain, struct tt_libxl_domain *description) {
     libxl_dominfo found;
     libxl_dominfo_init(&found);
@@ -46,7 +56,7 @@ int tt_libxl_describe(struct tt_libxl *libxl, uint32_t domain, struct tt_libxl_d
     if (!error) {
         *description = (struct tt_libxl_domain){
             .number = found.domid,
-            .is_pvh = found.domain_type == LIBXL_DOMAIN_TYPE_PVH,
+            .is_pvh = found.domain_type != LIBXL_DOMAIN_TYPE_PV && is_pvh(libxl->context, found.domid),
             .is_paused = found.paused,
             .is_shut_down = found.shutdown,
             .is_suspended = found.shutdown && found.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND,

@@ -43,7 +43,9 @@ extension SourceMigration {
     /// What opens a stream's window: doubling with each round trip, it has sent twice the line's product when it fills the line.
     private func warmUp(_ roundTrip: Nanoseconds, streams: Int) -> ByteCount {
         let most = ByteCount(Limits.warmUpBytes)
-        return state.read { $0.statedRate }.map { min(most, ByteCount(2 * $0.bytes(in: roundTrip).value / streams)) } ?? most
+        // Over a link element nobody measures the round trip before the first heartbeat.
+        guard let rate = state.read({ $0.statedRate }), roundTrip != .forever else { return most }
+        return min(most, ByteCount(2 * rate.bytes(in: roundTrip).value / streams))
     }
 
     /// Opens the data streams side by side: each handshake takes a round trip.
