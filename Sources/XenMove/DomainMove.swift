@@ -111,7 +111,8 @@ public final class DomainMove: Sendable {
             case .refuse(let why):
                 throw TurntableError(
                     .refused, "moving \(settings.domain)", why,
-                    remedy: domain.standing == .runs ? "if you know that it runs nowhere else, add --anew" : "see `xl list` and `turntable journal \(domain.uuid)`")
+                    remedy: domain.standing == .runs
+                        ? "if you know that it runs nowhere else, add --anew" : "see `xl list` and `turntable journal \(domain.uuid)`")
             }
         }
     }

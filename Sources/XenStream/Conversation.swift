@@ -36,6 +36,8 @@ final class Course: Sendable {
         var failure: TurntableError?
         var isDone = false
         var endings: [@Sendable (TurntableError) -> Void] = []
+        /// They are being called.
+        var isEnding = false
     }
     private let state = Monitor(State())
 
@@ -71,14 +73,19 @@ final class Course: Sendable {
     func fail(_ error: TurntableError) {
         // When a line ends, the other end's reason may still be on its way.
         if error.kind == .line { _ = state.wait(atMost: Limits.lastWordTime) { $0.failure != nil || $0.isDone ? true : nil } }
-        let endings = state.update { state -> [@Sendable (TurntableError) -> Void] in
-            guard state.failure == nil, !state.isDone else { return [] }
-            state.failure = error
+        let endings = state.update { state -> [@Sendable (TurntableError) -> Void]? in
+            guard state.failure == nil, !state.isDone else { return nil }
+            (state.failure, state.isEnding) = (error, true)
             defer { state.endings = [] }
             return state.endings
         }
+        guard let endings else { return }
         for ending in endings { ending(error) }
+        state.update { $0.isEnding = false }
     }
+
+    /// Returns when the other end has been told of a failure, and all that was opened is ended.
+    func awaitEndings() { _ = state.wait(atMost: .forever) { $0.isEnding ? nil : true } }
 
     /// Runs `body` on a thread of its own; its error is a failure.
     func start(_ name: String, _ body: @escaping @Sendable () throws(TurntableError) -> Void) -> WorkerThread {

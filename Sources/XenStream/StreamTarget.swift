@@ -61,7 +61,10 @@ public final class StreamTarget: Sendable {
 
     /// After ``run(_:)``: returns when the source has heard how it went and left.
     public func end() {
-        if course.failure != nil { arrived.read { $0.control }?.shutDown() }
+        if course.failure != nil {
+            course.awaitEndings()
+            arrived.read { $0.control }?.shutDown()
+        }
         _ = arrived.wait(atMost: .forever) { $0.isHearing ? nil : true }
     }
 

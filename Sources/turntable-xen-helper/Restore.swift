@@ -52,7 +52,8 @@ struct Restore {
         let early = heard.isLast ? settings.readinessFile : nil
         guard owner == nil || early != nil else {
             throw TurntableError(
-                .unsupported, "receiving a domain without xl", "it is no PVH domain, or its stream does not pass `turntable xl-receive`", remedy: "use xl migrate")
+                .unsupported, "receiving a domain without xl", "it is no PVH domain, or its stream does not pass `turntable xl-receive`",
+                remedy: "use xl migrate")
         }
         var options = TargetOptions()
         options.sign = security.sign
