@@ -40,18 +40,17 @@ extension SourceMigration {
             }
         }
         try tick(senders)
-        try settle(senders)
-        let now = Clock.now
         // By acknowledgements, which a full socket cannot flatter.
-        let delivered = acknowledged(senders) - acknowledgedBefore
+        let (delivered, sending) = (acknowledged(senders) - acknowledgedBefore, Clock.now - started)
         let meter = state.update { state in
-            state.meter.sawRound(delivered: delivered, in: now - started)
+            state.meter.sawRound(delivered: delivered, in: sending)
             state.meter.pauseMeasuring()
             return state.meter
         }
+        try settle(senders, meter)
+        let elapsed = Clock.now - started
         try fetchDeltas(session, line: meter.estimate)
         try drain(session)
-        let elapsed = now - started
         let after = total(senders)
         let outcome = RoundOutcome(
             pagesLeft: ledger.pagesLeft + (try session.changedPages()),
@@ -61,7 +60,7 @@ extension SourceMigration {
             drain: dirtyLog.standstill + session.lastDeltaTime, verification: verificationTime)
         let bytes = ByteCount(after.bytesOnWire - before.bytesOnWire)
         // A short round may be over before anything of it is acknowledged.
-        let rate = BitRate(elapsed > meter.roundTrip + LineMeter.window ? delivered : bytes, in: elapsed)
+        let rate = BitRate(sending > meter.roundTrip + LineMeter.window ? delivered : bytes, in: sending)
         let roundReport = RoundReport(
             round: Int(round), pagesSent: after.pages - before.pages, zeroPages: after.zeroPages - before.zeroPages,
             blocksSent: after.blocks - before.blocks, olderPages: after.olderPages - before.olderPages,
@@ -111,8 +110,7 @@ extension SourceMigration {
     /// What waits in a socket or in a queue on the line goes before the last pages and the hand-off, and while a window is
     /// still opening bytes wait for it, up to a round trip more, which no rate tells. Both must be over before a pause, so they
     /// are waited for here, where the machine runs; nor would rounds that only add to a queue be worth anything.
-    func settle(_ senders: [StripeSender]) throws(TurntableError) {
-        let meter = state.read { $0.meter }
+    private func settle(_ senders: [StripeSender], _ meter: LineMeter) throws(TurntableError) {
         let line = meter.estimate
         let opening = meter.roundTrip == .forever ? .zero : meter.roundTrip + meter.roundTrip
         let deadline = Clock.now + max(opening, min(line.rate.time(for: waiting(senders, line)), Limits.letOutTime))
@@ -125,7 +123,7 @@ extension SourceMigration {
                 return isOpen || status.unsentBytes == ByteCount(0) && room >= machine.deviceCost.bytes
             }
             if isSettled { return }
-            try tick(senders)
+            try check(senders)
             Clock.sleep(min(Self.tickTime, max(left, Self.shortQueue)))
         }
     }
@@ -160,7 +158,7 @@ extension SourceMigration {
         }
     }
 
-    /// The same where the line is idle, which says nothing of its rate.
+    /// The same where nothing is sent, which says nothing of the line's rate.
     private func check(_ senders: [StripeSender]) throws(TurntableError) {
         heartbeat()
         try checkCancelled()
