@@ -47,7 +47,8 @@ public struct SentReport: Sendable, Codable, Equatable {
 }
 
 /// The machine's standstill by phase, from its pause at the source to its resume at the target. No two clocks are compared: the
-/// hand-off's way is what a heartbeat behind it took there and back, less half the line's round trip for the way back.
+/// hand-off's way is what a heartbeat behind it, or the target's word that it runs the machine, took there and back, less the time at the target and half
+/// the line's round trip for the way back.
 public struct BlackoutReport: Sendable, Codable, Equatable {
     public var pauseMilliseconds: Double
     public var lastScanMilliseconds: Double
@@ -124,7 +125,7 @@ public struct VerificationReport: Sendable, Codable, Equatable {
 extension SourceMigration {
     func makeReport(_ session: SourceSession, _ target: Committed, _ senders: [StripeSender]) -> MigrationReport {
         let roundTrip = state.read { $0.meter.roundTrip }
-        let oneWay = handOffWay(roundTrip)
+        let oneWay = handOffWay(session, target, roundTrip)
         let source = session.blackout
         let sum = allSent
         let blackout = BlackoutReport(
@@ -154,14 +155,17 @@ extension SourceMigration {
             verification: session.verification.map { VerificationReport($0, machine.pages.regions) })
     }
 
-    /// How long the hand-off was on its way, with the queues that it met.
-    private func handOffWay(_ roundTrip: Nanoseconds) -> Nanoseconds {
+    /// How long the hand-off was on its way, with the queues that it met: by two answers of the target's, each of which a busy host may
+    /// give late.
+    private func handOffWay(_ session: SourceSession, _ target: Committed, _ roundTrip: Nanoseconds) -> Nanoseconds {
         // The answer comes with the target's word, unless the line is cut or the hand-off was another process's.
         let measured = state.wait(atMost: Limits.lastWordTime) { state in
             let isComing = state.handOffPing != nil && state.control != nil && state.lost == nil
             return state.handOffRoundTrip ?? (isComing ? nil : roundTrip)
         }
-        return max(measured ?? roundTrip, roundTrip) - roundTrip / 2
+        let atTarget = target.waitedForStreams + target.loadedDeviceState + target.resumed
+        let committed = state.read { $0.committedAt }.map { $0 - session.blackout.handedOff - atTarget }
+        return max(min(measured ?? roundTrip, committed ?? .forever), roundTrip) - roundTrip / 2
     }
 }
 

@@ -37,7 +37,7 @@ extension SourceMigration {
                     case .abort(let reason) where state.right != .relinquished:
                         state.said = .refused(Refusal(epoch: ledger.epoch, reason: reason))
                     case .abort(let reason): state.said = .lost(TurntableError(.line, "the target", reason))
-                    case .committed(let committed): state.said = .committed(committed)
+                    case .committed(let committed): (state.said, state.committedAt) = (.committed(committed), now)
                     case .verified(let verified) where state.right == .relinquished || state.right == .committed: state.verified = verified
                     case .readiness(let isReady): state.isTargetReady = isReady
                     case .olderPages: break

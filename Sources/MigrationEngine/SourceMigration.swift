@@ -82,6 +82,8 @@ public final class SourceMigration: Sendable {
         /// When the heartbeat behind the hand-off was sent, and how long its answer took: what the line took for the hand-off, and back.
         var handOffPing: Nanoseconds?
         var handOffRoundTrip: Nanoseconds?
+        /// When the target's word came that it runs the machine.
+        var committedAt: Nanoseconds?
     }
     enum Answer {
         case offered(Offered)
