@@ -187,3 +187,18 @@ func preloadLibrary() throws(TurntableError) -> String {
         .unsupported, "looking for libturntable-ram.so", "it is not at \(places.joined(separator: " nor at "))",
         remedy: "build it with `make build`, or set TURNTABLE_RAM_LIBRARY")
 }
+
+/// Where a command's last word says that the target is.
+func targetAddress(_ text: String, defaultPort: UInt16) throws(TurntableError) -> Address {
+    guard let address = Address(parsing: text, defaultPort: defaultPort) else {
+        throw TurntableError(.usage, "the target \(text)", "it is no host:port")
+    }
+    return address
+}
+
+/// Refuses a number of data streams that there cannot be.
+func checkStreams(_ streams: Int) throws(TurntableError) {
+    guard (1...Limits.streams).contains(streams) else {
+        throw TurntableError(.usage, "--streams \(streams)", "it must be 1 to \(Limits.streams)")
+    }
+}

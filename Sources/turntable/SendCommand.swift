@@ -88,12 +88,8 @@ struct SendCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors(json: json) {
-            guard let address = Address(parsing: target, defaultPort: defaultPort) else {
-                throw TurntableError(.usage, "the target \(target)", "it is no host:port")
-            }
-            guard (1...Limits.streams).contains(streams) else {
-                throw TurntableError(.usage, "--streams \(streams)", "it must be 1 to \(Limits.streams)")
-            }
+            let address = try targetAddress(target, defaultPort: defaultPort)
+            try checkStreams(streams)
             var line = LineOptions()
             line.rate = rate?.value
             line.roundTrip = rtt?.value

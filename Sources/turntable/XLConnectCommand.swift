@@ -35,9 +35,7 @@ struct XLConnectCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors(json: false) {
-            guard let address = Address(parsing: target, defaultPort: defaultXLPort) else {
-                throw TurntableError(.usage, "the target \(target)", "it is no host:port")
-            }
+            let address = try targetAddress(target, defaultPort: defaultXLPort)
             var line = LineOptions()
             line.rate = rate?.value
             line.congestionControl = congestion

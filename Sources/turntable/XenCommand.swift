@@ -54,12 +54,8 @@ struct XenMigrateCommand: ParsableCommand {
 
     func run() throws {
         try reportingErrors(json: json) {
-            guard let address = Address(parsing: target, defaultPort: defaultXLPort) else {
-                throw TurntableError(.usage, "the target \(target)", "it is no host:port")
-            }
-            guard (1...Limits.streams).contains(streams) else {
-                throw TurntableError(.usage, "--streams \(streams)", "it must be 1 to \(Limits.streams)")
-            }
+            let address = try targetAddress(target, defaultPort: defaultXLPort)
+            try checkStreams(streams)
             let security = try protection.security()
             var line = LineOptions()
             line.rate = rate?.value
