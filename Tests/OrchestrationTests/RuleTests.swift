@@ -81,6 +81,28 @@ struct RuleTests {
         #expect(throws: Problem.self) { try Admission.check(MigrationRequest(vm: "m", target: "b"), absent) }
     }
 
+    /// Whoever asks for a migration that begins while he is looked at gets that one, and not a word that the machine is being moved.
+    @Test func askedTwiceAtOnceItBeginsOnce() async throws {
+        let (store, path) = try store()
+        defer { remove(path) }
+        let authority = Authority(domain: "d", operators: ["o"])
+        let vm = VMRecord(site: "a", epoch: 1, state: "here", memoryBytes: 1, processors: 1)
+        _ = try await store.commit([], [.put(Key.site("b"), Data()), .put(Key.vm("m"), try JSON.encode(vm))])
+        @Sendable func admit(_ request: MigrationRequest, _ store: any Store) async throws -> (record: MigrationRecord, isNew: Bool)? {
+            try await Admission.admit(request, by: "o", under: authority, to: store)
+        }
+        let request = MigrationRequest(id: UUID().uuidString.lowercased(), vm: "m", target: "b", epoch: 1)
+        let first = Mutex(MigrationRecord?.none)
+        let slow = OvertakenStore(store) {
+            let admitted = try? await admit(request, store)
+            first.withLock { $0 = admitted?.isNew == true ? admitted?.record : nil }
+        }
+        let second = try #require(try await admit(request, slow))
+        #expect(!second.isNew && second.record.id == request.id && second.record.request == first.withLock { $0 }?.request)
+        let other = MigrationRequest(id: UUID().uuidString.lowercased(), vm: "m", target: "b")
+        #expect(try await #require(throws: Problem.self) { try await admit(other, store) }.type == Problem.prefix + "busy")
+    }
+
     @Test func stepsAreBegunInOrder() {
         var record = MigrationRecord(
             id: "i", request: MigrationRequest(vm: "m", target: "b"), requestedBy: "x", created: .now, state: .scheduled, step: .hold)
@@ -132,4 +154,30 @@ struct RuleTests {
         #expect(try splitter.take(ByteBuffer(string: "c\n\n")).map { String(decoding: $0, as: UTF8.self) } == ["bc", ""])
         #expect(throws: TurntableError.self) { try splitter.take(ByteBuffer(string: "01234567890")) }
     }
+}
+
+/// A store in which something else is done right after the first entry was looked for.
+private final class OvertakenStore: Store {
+    private let store: any Store
+    private let overtaking: Mutex<(@Sendable () async -> Void)?>
+
+    init(_ store: any Store, by overtaking: @escaping @Sendable () async -> Void) {
+        self.store = store
+        self.overtaking = Mutex(overtaking)
+    }
+
+    func read(_ key: String) async throws(TurntableError) -> Entry? {
+        let entry = try await store.read(key)
+        await overtaking.withLock { $0.take() }?()
+        return entry
+    }
+
+    func list(_ prefix: String, after: String?, atMost most: Int) async throws(TurntableError) -> [Entry] {
+        try await store.list(prefix, after: after, atMost: most)
+    }
+    func commit(_ conditions: [Condition], _ writes: [Write]) async throws(TurntableError) -> Revision? { try await store.commit(conditions, writes) }
+    func grantLease(_ time: Nanoseconds) async throws(TurntableError) -> Lease { try await store.grantLease(time) }
+    func renew(_ lease: Lease) async throws(TurntableError) -> Bool { try await store.renew(lease) }
+    func revoke(_ lease: Lease) async throws(TurntableError) { try await store.revoke(lease) }
+    func watch(_ prefix: String) async throws(TurntableError) -> Changes { try await store.watch(prefix) }
 }

@@ -49,13 +49,29 @@ enum Admission {
     static func admit(
         _ request: MigrationRequest, by peer: String, under authority: Authority, to store: any Store, with others: [Condition] = [], _ more: [Write] = []
     ) async throws -> (record: MigrationRecord, isNew: Bool)? {
-        let id = request.id ?? ""
-        if let known: Stored<MigrationRecord> = try await store.load(Key.migration(id)) {
-            guard known.record.request == request else {
-                throw Problem(.conflict, "refused", "migration \(id)", "there is another of that name", remedy: "choose a new id")
-            }
-            return (known.record, false)
+        if let known = try await known(request, in: store) { return (known, false) }
+        do {
+            return try await begin(request, by: peer, under: authority, in: store, with: others, more).map { ($0, true) }
+        } catch let problem as Problem {
+            // The same was asked for at the same time, and began: it is this that stands in its own way.
+            guard let known = try await known(request, in: store) else { throw problem }
+            return (known, false)
         }
+    }
+
+    private static func known(_ request: MigrationRequest, in store: any Store) async throws -> MigrationRecord? {
+        let id = request.id ?? ""
+        guard let known: Stored<MigrationRecord> = try await store.load(Key.migration(id)) else { return nil }
+        guard known.record.request == request else {
+            throw Problem(.conflict, "refused", "migration \(id)", "there is another of that name", remedy: "choose a new id")
+        }
+        return known.record
+    }
+
+    private static func begin(
+        _ request: MigrationRequest, by peer: String, under authority: Authority, in store: any Store, with others: [Condition], _ more: [Write]
+    ) async throws -> MigrationRecord? {
+        let id = request.id ?? ""
         guard var vm: Stored<VMRecord> = try await store.load(Key.vm(request.vm)) else { throw Problem.notFound("machine \(request.vm)") }
         guard let site = try await store.read(Key.site(request.target)) else { throw Problem.notFound("site \(request.target)") }
         let question = Policy.Question(peer, request.vm, vm.record, to: request.target, at: max(request.startAt ?? .distantPast, .now))
@@ -81,7 +97,7 @@ enum Admission {
             writes.append(try vm.write())
         }
         writes.append(.put(Key.migration(id), try JSON.encode(record)))
-        return try await store.commit(conditions, writes) == nil ? nil : (record, true)
+        return try await store.commit(conditions, writes) == nil ? nil : record
     }
 
     /// A migration's name: a UUID, in one spelling.
