@@ -51,6 +51,8 @@ actor Neighbours {
     /// Who does not answer for so long is gone round.
     private let patience: Nanoseconds
     private let log: Logger
+    /// The clock by which words are said and grow old.
+    private let now: @Sendable () -> Date
     private var known: [String: Known] = [:]
     /// Of peers and others, by network.
     private var words: [String: NetworkWord.Heard] = [:]
@@ -61,7 +63,8 @@ actor Neighbours {
 
     init(
         own: NetworkDocument, peers: [Topology.Peer], identity: HostIdentity? = nil, url: String? = nil, usingOthers: Bool = false, client: Client,
-        age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime, log: Logger
+        age: Nanoseconds = Limits.networkAge, patience: Nanoseconds = Limits.offerTime, log: Logger,
+        now: @escaping @Sendable () -> Date = { .now }
     ) {
         self.own = own
         self.peers = peers
@@ -72,6 +75,7 @@ actor Neighbours {
         self.age = age
         self.patience = patience
         self.log = log
+        self.now = now
     }
 
     /// What is known and not too old.
@@ -86,7 +90,7 @@ actor Neighbours {
     private func others() -> [NetworkWord.Heard] {
         guard usesOthers else { return [] }
         let peers = Set(peers.map(\.network))
-        return words.values.filter { !peers.contains($0.document.network) && !$0.isTooOld(.now, age) }.sorted { $0.document.network < $1.document.network }
+        return words.values.filter { !peers.contains($0.document.network) && !$0.isTooOld(now(), age) }.sorted { $0.document.network < $1.document.network }
     }
 
     /// Where each network's controller answers.
@@ -97,14 +101,14 @@ actor Neighbours {
     /// What is passed on: this network's word, said now, and those of others.
     func told() throws(TurntableError) -> [NetworkWord] {
         guard let identity else { return [] }
-        let ours = try url.map { (url) throws(TurntableError) in [try NetworkWord(own, url: url, as: identity)] } ?? []
-        return ours + words.values.filter { !$0.isTooOld(.now, age) }.map(\.word)
+        let ours = try url.map { (url) throws(TurntableError) in [try NetworkWord(own, url: url, as: identity, at: now())] } ?? []
+        return ours + words.values.filter { !$0.isTooOld(now(), age) }.map(\.word)
     }
 
     /// Whether a controller that is no peer's may have segments here.
     /// - Parameter mayBegin: and not only go on with those that it has.
     nonisolated func admits(_ host: String, toBegin mayBegin: Bool) -> Bool {
-        hosts.withLock { hosts in hosts[host].map { !mayBegin || Date.now.timeIntervalSince($0) <= age.seconds } ?? false }
+        hosts.withLock { hosts in hosts[host].map { !mayBegin || now().timeIntervalSince($0) <= age.seconds } ?? false }
     }
 
     func shown() -> [NetworkView] {
@@ -121,7 +125,7 @@ actor Neighbours {
         return [view(own, own.network, nil)] + peers.map { view(map.document($0.network), $0.network, $0) }
             + others().map { heard in
                 var view = view(heard.document, heard.document.network, nil)
-                (view.url, view.toldBy, view.ageSeconds) = (heard.url, heard.teller, Date.now.timeIntervalSince(heard.said))
+                (view.url, view.toldBy, view.ageSeconds) = (heard.url, heard.teller, now().timeIntervalSince(heard.said))
                 return view
             }
     }
@@ -174,7 +178,9 @@ actor Neighbours {
             let answer = try await client.ask(.GET, "\(peer.url)/v1/network/words", within: patience, atMost: most)
             let told = try JSON.decode([NetworkWord].self, answer.body, "what \(peer.network) passes on")
             for word in told.prefix(Limits.knownNetworks + 1) {
-                do throws(TurntableError) { take(try word.heard(from: peer.network, authorities: identity, age: age)) } catch { log.debug("\(error)") }
+                do throws(TurntableError) {
+                    take(try word.heard(from: peer.network, authorities: identity, at: now(), age: age))
+                } catch { log.debug("\(error)") }
             }
         } catch {
             log.debug("network \(peer.network) passes nothing on: \(error)")
@@ -183,7 +189,7 @@ actor Neighbours {
 
     private func take(_ heard: NetworkWord.Heard) {
         let network = heard.document.network
-        for (name, old) in words where old.isTooOld(.now, age) {
+        for (name, old) in words where old.isTooOld(now(), age) {
             words[name] = nil
             log.notice("network \(name) is heard of no more")
         }
@@ -201,11 +207,11 @@ actor Neighbours {
     /// Says which of our borders can be used, when that changes.
     private func tellOfBorders() {
         let map = map()
-        let now = Dictionary(uniqueKeysWithValues: own.borders.map { ($0.name, map.fault($0, of: own.network) ?? "") })
-        for (name, fault) in now where faults?[name] != fault {
+        let current = Dictionary(uniqueKeysWithValues: own.borders.map { ($0.name, map.fault($0, of: own.network) ?? "") })
+        for (name, fault) in current where faults?[name] != fault {
             if fault.isEmpty { log.notice("border \(name) is in use") } else { log.warning("border \(name) is not used: \(fault)") }
         }
-        faults = now
+        faults = current
     }
 
     // MARK: - What is free
