@@ -129,8 +129,14 @@ public final class DomainMove: Sendable {
         while true {
             do throws(TurntableError) {
                 let resolution = try resolution(of: offer, journal.machine)
-                if try journal.settle(resolution, of: offer, believing: settings.believes) { return }
-                throw unknown(offer, journal, resolution.detail)
+                switch try journal.history().hear(resolution, of: offer, of: journal.machine, believing: settings.believes) {
+                case .outcome(let record):
+                    _ = try journal.settle(record)
+                    return try journal.sync()
+                case .waiting, .unknown: throw unknown(offer, journal, resolution.detail)
+                case .anotherHost: throw unknown(offer, journal, "another host answers there than the one that it was handed to")
+                case .unsigned: throw unknown(offer, journal, "it says that it never ran there, and did not sign that")
+                }
             } catch where error.kind == .line {
                 guard Clock.now < deadline else { throw unknown(offer, journal, error.description) }
                 Clock.sleep(Limits.pollTime)

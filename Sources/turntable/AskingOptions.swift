@@ -42,12 +42,12 @@ struct AskingOptions: ParsableArguments {
         TCPSourceTransport(address: address, options: LineOptions(), security: try protection.security(), peer: peer)
     }
 
-    /// Whether the target signed what it said.
-    func believes(_ record: JournalRecord, of machine: String) -> Bool {
-        guard let security = try? protection.security(), let address = Address(parsing: record.peer, defaultPort: defaultPort) else {
-            return false
+    /// Whether a statement is signed by the target of that address.
+    func believes(_ target: String) -> ([UInt8], [UInt8]) -> Bool {
+        guard let security = try? protection.security(), let address = Address(parsing: target, defaultPort: defaultPort) else {
+            return { _, _ in false }
         }
-        return security.believes(from: peer ?? address.host)(record.signedBytes(machine: machine), record.signature)
+        return security.believes(from: peer ?? address.host)
     }
 
     private func isListening(_ address: Address) -> Bool {

@@ -87,29 +87,21 @@ struct ResolveCommand: ParsableCommand {
         } catch {
             return ("UNKNOWN", "\(error); do not let it run here")
         }
-        let known = history.records(of: .source, epoch).last { $0.host != .none }?.host ?? resolution.host
-        guard resolution.host == known else {
-            return ("UNKNOWN", "another host answers at \(offer.peer) than the one that it was handed to; do not let it run here")
-        }
         let said = "\(offer.peer) says: \(resolution.detail)"
         let finish = "`turntable send \(machine) \(offer.peer)` here finishes what is left to do"
-        switch resolution.state {
-        case .committed, .refused:
-            let isCommitted = resolution.state == .committed
+        switch history.hear(resolution, of: offer, of: machine, believing: asking.believes(offer.peer)) {
+        case .outcome(let record):
             let journal = try stateDirectory.journals().open(machine)
-            let record = JournalRecord(
-                role: .source, kind: isCommitted ? .committed : .refused, epoch: epoch, session: offer.session, host: resolution.host,
-                peer: offer.peer, detail: resolution.detail, signature: resolution.signature)
-            guard isCommitted || asking.believes(record, of: machine) else {
-                return ("UNKNOWN", "\(said), and did not sign that; do not let it run here")
-            }
             let stands = try journal.settle(record)
             try journal.sync()
             guard stands == record.kind else { return ("UNKNOWN", "\(said), against the journal here; do not let it run here") }
-            if isCommitted { try? asking.confirm(Query(machine: machine, epoch: epoch, session: offer.session), offer) }
-            return (isCommitted ? "COMMITTED" : "REFUSED", "\(said). \(finish)")
+            guard stands == .committed else { return ("REFUSED", "\(said). \(finish)") }
+            try? asking.confirm(Query(machine: machine, epoch: epoch, session: offer.session), offer)
+            return ("COMMITTED", "\(said). \(finish)")
         case .waiting: return ("UNKNOWN", "\(said); do not let it run here. \(finish)")
         case .unknown: return ("UNKNOWN", "\(said); do not let it run here, but see `turntable fence`")
+        case .anotherHost: return ("UNKNOWN", "another host answers at \(offer.peer) than the one that it was handed to; do not let it run here")
+        case .unsigned: return ("UNKNOWN", "\(said), and did not sign that; do not let it run here")
         }
     }
 }
