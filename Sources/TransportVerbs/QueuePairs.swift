@@ -120,7 +120,9 @@ internal import TurntableLinux
         let text = unsafe String(cString: tt_status_text(completion.status))
         switch Int(completion.status) {
         case tt_status_retries_exceeded:
-            return failure(what, "the other end did not acknowledge (\(text))", remedy: "check the line and the other end")
+            return failure(
+                what, "the other end did not acknowledge (\(text))",
+                remedy: "check the line, the other end, and that both ports have the same MTU (`turntable doctor rdma`)")
         case tt_status_remote_access:
             return failure(what, "the target has ended the access that it had granted (\(text))")
         default: return failure(what, text)
