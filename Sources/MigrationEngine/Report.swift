@@ -169,7 +169,7 @@ extension SourceMigration {
     }
 }
 
-public enum MigrationEvent: Sendable {
+public enum MigrationEvent: Sendable, Codable {
     case note(String)
     case phase(MigrationPhase)
     case progress(ProgressReport)

@@ -170,6 +170,9 @@ public enum Limits {
     public static let xenLockTime = Nanoseconds.seconds(30)
     /// After a cut in a hand-off a target is asked for this long what became of it.
     public static let xenAskTime = Nanoseconds.seconds(30)
+    /// Bytes of one thing that a helper tells of a move, as JSON, and how many of them wait to be read; what is told then is lost.
+    public static let helperWordBytes = 1 << 20
+    public static let heldReports = 256
     /// Bytes of the greeting that Xen's own stream carries, and addresses in it.
     public static let xenGreetingBytes = 4096
     public static let xenAddresses = 16

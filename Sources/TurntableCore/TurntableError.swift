@@ -1,5 +1,5 @@
 /// An error as an operator reads it: what failed, on what, the value met, the limit it broke, and one remedy.
-public struct TurntableError: Error, Hashable, Sendable, CustomStringConvertible {
+public struct TurntableError: Error, Hashable, Sendable, Codable, CustomStringConvertible {
     /// What kind of failure, which decides the exit code.
     public enum Kind: String, Hashable, Sendable, Codable, CaseIterable {
         /// The command line or the configuration is wrong.

@@ -90,6 +90,9 @@ public func readFile(_ path: String, atMost limit: Int, kind: TurntableError.Kin
 /// Removes a file or socket if it is there.
 public func removeFile(_ path: String) { unsafe unlink(path) }
 
+/// Makes a directory for this user alone, unless it is there.
+public func makeDirectory(_ path: String) { unsafe mkdir(path, 0o700) }
+
 /// Removes a directory if nothing is in it.
 public func removeEmptyDirectory(_ path: String) { unsafe rmdir(path) }
 

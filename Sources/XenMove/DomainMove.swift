@@ -45,17 +45,17 @@ public final class DomainMove: Sendable {
     private let libxl: LibxlProgram
     private let settings: Settings
     private let connect: @Sendable () throws(TurntableError) -> any ControlChannel
-    private let note: @Sendable (String) -> Void
+    private let event: @Sendable (MigrationEvent) -> Void
     private let state = Monitor(State())
 
     /// - Parameters:
     ///   - connect: a line to the target's service.
-    ///   - note: told what an operator wants to know.
+    ///   - event: told what happens, here and in the helper.
     public init(
         _ libxl: LibxlProgram, _ settings: Settings, connect: @escaping @Sendable () throws(TurntableError) -> any ControlChannel,
-        note: @escaping @Sendable (String) -> Void
+        event: @escaping @Sendable (MigrationEvent) -> Void
     ) {
-        (self.libxl, self.settings, self.connect, self.note) = (libxl, settings, connect, note)
+        (self.libxl, self.settings, self.connect, self.event) = (libxl, settings, connect, event)
     }
 
     /// Asks for an end before the hand-off: the helper sees that nobody reads the stream's other end, and knows whether it is too late.
@@ -67,24 +67,31 @@ public final class DomainMove: Sendable {
     }
 
     /// Moves the domain, or goes on with a move that was cut off. Returns if it is the target's; else the error says where it is.
-    public func run() throws(TurntableError) {
+    /// - Returns: nil if that is from an earlier move, or if the helper did not live to say it.
+    public func run() throws(TurntableError) -> MigrationReport? {
         let uuid = try libxl.describe(settings.domain).uuid
         let lock = try MoveLock(of: uuid, in: settings.lockDirectory, within: Limits.xenLockTime)
         let journal = try settings.journals.open(uuid)
-        guard try settle(journal, Limits.helloTime) else { return }
+        guard try settle(journal, Limits.helloTime) else { return nil }
         let domain = try libxl.describe(settings.domain)
         guard domain.isPVH else {
             throw TurntableError(
                 .unsupported, "moving \(settings.domain)", "it is no PVH domain", remedy: "`xl migrate` moves PV and HVM (docs/xen.md)")
         }
-        let failure = move(domain, lock.descriptor)
+        let reports = try ReportDoor(path: helperSocketPath(), heard: event)
+        let failure = move(domain, lock.descriptor, reports)
         // Before libxl's last word: the domain is the target's, and what is here can go.
-        if try MoveDecision(journal.history(), .suspended) == .end { return try end(domain.number) }
+        if try MoveDecision(journal.history(), .suspended) == .end {
+            try end(domain.number)
+            guard case .success(var report)? = reports.lastWord(within: Limits.hypervisorTime) else { return nil }
+            report.machine = settings.domain
+            return report
+        }
         // From here on nobody but this process writes of it.
         do { _ = consume lock }
         let again = try MoveLock(of: uuid, in: settings.lockDirectory, within: Limits.xenLockTime)
         defer { _ = again.descriptor }
-        guard try settle(journal, Limits.xenAskTime) else { return }
+        guard try settle(journal, Limits.xenAskTime) else { return nil }
         throw failure
     }
 
@@ -100,7 +107,7 @@ public final class DomainMove: Sendable {
             case .move: return true
             case .resume:
                 try libxl.resume(domain.number)
-                note("\(settings.domain) was suspended by a move that did not come to its end, and runs on here")
+                event(.note("\(settings.domain) was suspended by a move that did not come to its end, and runs on here"))
                 return true
             case .end:
                 try end(domain.number)
@@ -164,7 +171,7 @@ public final class DomainMove: Sendable {
     // MARK: - Moving it
 
     /// Has libxl move it. What is given is the error that counts if it did not.
-    private func move(_ domain: DomainFacts, _ lock: Int32) -> TurntableError {
+    private func move(_ domain: DomainFacts, _ lock: Int32, _ reports: ReportDoor) -> TurntableError {
         do throws(TurntableError) {
             let control = try connect()
             defer { control.shutDown() }
@@ -187,6 +194,7 @@ public final class DomainMove: Sendable {
             }
             var environment = settings.environment
             environment[HelperSetting.machine] = domain.uuid
+            environment[HelperSetting.reports] = reports.path
             let child = try libxl.save(domain.number, to: theirEnd.rawValue, holding: lock, environment)
             let isCancelled = state.update { state in
                 state.stream = ours
@@ -196,14 +204,15 @@ public final class DomainMove: Sendable {
             defer { state.update { $0.stream = nil } }
             let code = child.wait()
             Socket.endWriting(theirEnd)
-            return failure(code, answer.wait(atMost: Limits.hypervisorTime) { $0 })
+            return failure(code, answer.wait(atMost: Limits.hypervisorTime) { $0 }, reports)
         } catch { return error }
     }
 
-    private func failure(_ code: Int32, _ answer: Result<Int32, TurntableError>?) -> TurntableError {
+    private func failure(_ code: Int32, _ answer: Result<Int32, TurntableError>?, _ reports: ReportDoor) -> TurntableError {
         let what = "moving \(settings.domain)"
         if state.read({ $0.isCancelled }) { return TurntableError(.cancelled, what, "cancelled; it runs on here") }
         if case .failure(let error)? = answer { return error }
+        if code != 0, case .failure(let error)? = reports.lastWord(within: Limits.heartbeatTime) { return error }
         return TurntableError(.hypervisor, what, "libxl gave up (\(code)); it runs on here", remedy: "see what was said above")
     }
 }

@@ -5,11 +5,19 @@
 //
 // A socket with a path, which libxl's other children do not inherit: the end of the connection is the end of the process.
 
+internal import Glibc
 public import TurntableCore
 internal import TurntableLinux
 
 private let devicesAreThere = UInt8(ascii: "d")
 private let itRuns = UInt8(ascii: "r")
+
+/// Where a helper finds the process that had libxl start it.
+public func helperSocketPath() -> String {
+    let directory = "/run/turntable"
+    makeDirectory(directory)
+    return "\(directory)/xen-\(getpid()).sock"
+}
 
 /// The owner's end.
 public final class OwnerDoor: Sendable {
@@ -56,12 +64,14 @@ public final class Owner: Sendable {
     public var descriptor: Int32 { socket.rawValue }
 }
 
-/// What turntable-xen-helper finds in its environment where xl has no part: the first three at the source, the last two at the target.
+/// What turntable-xen-helper finds in its environment where xl has no part: the first four at the source, the last two at the target.
 public enum HelperSetting {
     /// What its journal is kept under: the domain's UUID.
     public static let machine = "TURNTABLE_MACHINE"
     /// Where the target can be asked afterwards.
     public static let service = "TURNTABLE_SERVICE"
+    /// The socket of `turntable xen migrate`, for what it tells (HelperReports.swift).
+    public static let reports = "TURNTABLE_REPORTS"
     public static let stateDirectory = "TURNTABLE_STATE_DIR"
     /// The owner's socket.
     public static let owner = "TURNTABLE_OWNER"

@@ -60,7 +60,7 @@ struct Restore {
         let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner) { front.letGo(keepsStream: early != nil) }
         let reception = Reception(
             host: host, journals: try settings.journals(), options: options, once: true,
-            reports: .init(note: { libxl.log(.info, $0) }, event: { Reports.pass($0, to: libxl) }, ended: { _, _ in }))
+            reports: .init(note: { libxl.log(.info, $0) }, event: Reports(libxl).pass, ended: { _, _ in }))
         Watch.start(invocation.stream) { reception.interrupt() }
         if let owner { Watch.start(LibxlStream(descriptor: owner.descriptor)) { reception.interrupt() } }
         try heard.answer(transport.port)

@@ -24,17 +24,18 @@ struct Save {
         // Only what the engine receives tells libxl early what it wants to know.
         let isLast = isPV ? false : try !domain.hasDeviceModel()
         guard let met = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: isLast, isPV: isPV) else {
-            if isOwned { try fail(libxl) }
+            if isOwned { fail(libxl) }
             try serveStock(libxl)
         }
         if isPV { try carry(met, security) }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
         let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
+        let reports = Reports(libxl, path: settings.reports)
         do throws(TurntableError) {
-            try move(domain, libxl, met.address, security, front)
+            try move(domain, libxl, met.address, security, front, reports)
             Front.rest()
         } catch {
-            libxl.log(.error, "\(error)")
+            reports.failed(error)
             try? libxl.complete(failed: true)
             exit(error.kind.exitCode)
         }
@@ -51,7 +52,7 @@ struct Save {
     }
 
     private func move(
-        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front, _ reports: Reports
     ) throws(TurntableError) {
         var options = MigrationOptions()
         options.streams = settings.streams
@@ -67,7 +68,7 @@ struct Save {
             machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
             journals: try settings.journals(), options: options
         ) { event in
-            Reports.pass(event, to: libxl)
+            reports.pass(event)
             // The target has it: libxl need not wait for what is compared and put away afterwards.
             if case .phase(.completed) = event {
                 try? libxl.complete(failed: false)
@@ -75,19 +76,19 @@ struct Save {
             }
         }
         Watch.start(invocation.stream) { _ = migration.cancel() }
-        do throws(TurntableError) { _ = try migration.run() } catch {
+        do throws(TurntableError) { reports.completed(try migration.run()) } catch {
             machine.endDirtyLog()
             throw error
         }
     }
 
     /// Without the engine nothing says who owns the domain.
-    private func fail(_ libxl: LibxlCallbacks) throws(TurntableError) -> Never {
+    private func fail(_ libxl: LibxlCallbacks) -> Never {
         let error = TurntableError(
             .line, "meeting the target's turntable-xen-helper", "it did not come within \(Limits.xenMeetingTime)",
             remedy: "let the hosts reach each other, or set --address")
-        libxl.log(.error, "\(error)")
-        throw error
+        Reports(libxl, path: settings.reports).failed(error)
+        exit(error.kind.exitCode)
     }
 
     /// The other end did not answer: it has Xen's own helper, which waits for a stream whose beginning it already got.

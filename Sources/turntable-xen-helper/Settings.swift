@@ -17,7 +17,7 @@ internal import XenAdapter
 ///   TURNTABLE_KEYS          where this host's keys are; TURNTABLE_PROTECTION=none for a line of one's own, on both hosts
 ///   TURNTABLE_PEER          at the source: the name in the target's certificate, if it is not its address
 ///   TURNTABLE_STOCK_HELPER  Xen's own helper
-///   TURNTABLE_MACHINE, TURNTABLE_SERVICE, TURNTABLE_STATE_DIR, TURNTABLE_OWNER
+///   TURNTABLE_MACHINE, TURNTABLE_SERVICE, TURNTABLE_REPORTS, TURNTABLE_STATE_DIR, TURNTABLE_OWNER
 ///                           set by `turntable xen migrate` and what it starts at the target (XenMove/OwnerSocket.swift): xl has no part, and
 ///                           the journals say who owns the domain
 ///   TURNTABLE_EARLY_END     at the target, set by `turntable xl-receive`: libxl's stream ends when the helpers have met; a file that tells
@@ -33,6 +33,7 @@ struct Settings {
     let readinessFile = Self.value("EARLY_END")
     let machine = Self.value("MACHINE")
     let service = Self.value("SERVICE")
+    let reports = Self.value("REPORTS")
     let stateDirectory = Self.value("STATE_DIR")
     let owner = Self.value("OWNER")
     var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"

@@ -9,13 +9,11 @@ internal import XenMove
 /// it and lets it run. The journal here, which the helper writes, says whose it is.
 struct Take {
     let stateDirectory: String
-    private static let runDirectory = "/run/turntable"
 
     func run(_ libxl: Libxl) throws(TurntableError) {
         let stream = try Program.ownStream()
         let configuration = try head(stream).configuration
-        _ = unsafe mkdir(Self.runDirectory, 0o700)
-        let door = try OwnerDoor(path: "\(Self.runDirectory)/xen-\(getpid()).sock")
+        let door = try OwnerDoor(path: helperSocketPath())
         setEnvironment("LIBXL_SAVE_HELPER", Program.helperPath)
         setEnvironment(HelperSetting.owner, door.path)
         setEnvironment(HelperSetting.stateDirectory, stateDirectory)

@@ -68,10 +68,13 @@ struct XenMigrateCommand: ParsableCommand {
                 DomainMove.Settings(
                     domain: domain, peer: "\(address)", journals: try stateDirectory.journals(), lockDirectory: stateDirectory.path,
                     environment: environment(address), isAnew: anew, believes: security.believes(from: peer ?? address.host)),
-                connect: { () throws(TurntableError) in try connectToXLReceive(transport) }, note: { printer.note($0) })
+                connect: { () throws(TurntableError) in try connectToXLReceive(transport) }, event: printer.source)
             Signals.onInterrupt { _ in move.cancel() }
-            try move.run()
-            printer.moved(domain, to: address, seconds: (Clock.now - began).seconds)
+            if let report = try move.run() {
+                printer.completed(report, to: address)
+            } else {
+                printer.moved(domain, to: address, seconds: (Clock.now - began).seconds)
+            }
         }
     }
 

@@ -5,7 +5,7 @@ internal import Testing
 internal import TurntableCore
 internal import TurntableLinux
 internal import WireFormat
-internal import XenMove
+@testable internal import XenMove
 
 /// A directory that is gone when the test is.
 private final class Place {
@@ -70,5 +70,47 @@ struct MoveLockTests {
         Socket.shutDown(mine)
         #expect(child.wait() == 0)
         _ = try MoveLock(of: "web", in: place.path, within: .seconds(30))
+    }
+}
+
+struct ReportTests {
+    private static let error = TurntableError(.refused, "the pause", "it would take 2 s, and may take 1 s", remedy: "raise --downtime")
+
+    @Test func whatTheHelperTellsIsHeardInOrder() throws {
+        let place = try Place()
+        let heard = Monitor([String]())
+        let door = try ReportDoor(path: "\(place.path)/reports") { event in
+            if case .note(let text) = event { heard.update { $0.append(text) } }
+        }
+        let line = try ReportLine(path: door.path)
+        for number in 0..<100 { line.say(.event(.note("\(number)"))) }
+        line.say(.failed(Self.error))
+        line.close()
+        #expect(door.lastWord(within: .seconds(30)) == .failure(Self.error))
+        #expect(heard.read { $0 } == (0..<100).map { "\($0)" })
+    }
+
+    @Test func aReaderThatDoesNotReadHoldsNothingUp() throws {
+        let place = try Place()
+        let listener = try Socket.listenUnix("\(place.path)/reports")
+        let line = try ReportLine(path: "\(place.path)/reports")
+        let long = String(repeating: "x", count: 4096)
+        for _ in 0..<4 * Limits.heldReports { line.say(.event(.note(long))) }
+        line.close()
+        _ = listener.rawValue
+    }
+
+    @Test func aHelperThatNeverCameSaidNothing() throws {
+        let place = try Place()
+        let door = try ReportDoor(path: "\(place.path)/reports") { _ in }
+        #expect(door.lastWord(within: .seconds(30)) == nil)
+    }
+
+    @Test(arguments: ["nonsense\n", "{}\n", "\n"]) func whoTalksNonsenseIsHeardNoMore(_ words: String) throws {
+        let place = try Place()
+        let door = try ReportDoor(path: "\(place.path)/reports") { _ in Issue.record("heard") }
+        let stranger = try Socket.connectUnix(door.path)
+        try Socket.write(stranger, Array(words.utf8), what: "talking nonsense")
+        #expect(door.lastWord(within: .seconds(30)) == nil)
     }
 }
