@@ -48,6 +48,7 @@ struct Invocation {
 @main
 enum Helper {
     static func main() {
+        if CommandLine.arguments.dropFirst() == [SourceDisks.endingWord] { SourceDisks.endThoseOfThisProcess() }
         guard let invocation = Invocation(CommandLine.arguments) else {
             say("it is started by libxl: set LIBXL_SAVE_HELPER=\(CommandLine.arguments[0]) for xl on both hosts")
             exit(TurntableError.Kind.usage.exitCode)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
-from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share, swift_runtime  # noqa: E402
+from machines import GUESTS, TREE, LabError, Machine, Machines, blank_disk, line_netdev, share, swift_runtime  # noqa: E402
 
 CACHE = TREE / ".cache/xenlab"
 # The only one on which PV guests move while they run.
@@ -26,6 +26,8 @@ LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 # Xen runs without these under TCG, and without erms and fsrm twice as fast: it emulates them one byte at a time.
 PROCESSOR = "max,-smap,-smep,-pku,-pks,-avx,-avx2,-mpx,-erms,-fsrm"
 HOST_MIB, DOM0_MIB = 1536, 640
+# /dev/vda of each host: for logical volumes.
+DISK_BYTES = 512 << 20
 # eager-fpu: without it programs of dom0 crash now and then under TCG.
 XEN_OPTIONS = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 dom0=pv smap=0 smep=0 "
                "spec-ctrl=no,eager-fpu=1 bootscrub=0 edid=no vga=keep cpufreq=none loglvl=warning guest_loglvl=warning")
@@ -46,7 +48,7 @@ class XenHost(Machine):
         super().__init__(name, directory, [
             "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(xen), "-append", XEN_OPTIONS,
             "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} {words},{CACHE}/dom0.cpio",
-            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), "-netdev", f"{netdev},id=line",
+            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), *blank_disk(directory, 0, DISK_BYTES), "-netdev", f"{netdev},id=line",
             "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
 
     def must(self, command, seconds=COMMAND_SECONDS):
