@@ -9,7 +9,7 @@
 //
 // A PVH or HVM domain whose target has this helper too goes by our engine; of a PV domain, Xen's own helpers do the work and these two
 // carry what they say. Everything else (saving to a file, a host that has Xen's own helper only) is Xen's own helper's. Settings come
-// from the environment; see Settings.swift.
+// from the environment; see Settings.swift. With a word of its own it removes the snapshots of a move that was killed; see Disks.swift.
 
 internal import CTurntableXen
 internal import Glibc

@@ -222,10 +222,10 @@ class Way:
 
 
 class Direct(Way):
-    """By `turntable xen migrate`, without xl; these options are the source's alone."""
+    """By `turntable xen migrate`, without xl; these options are the source's alone, and these settings the target's."""
 
-    def __init__(self, port, turntable, options, moving=""):
-        super().__init__(port, turntable=turntable, options=options)
+    def __init__(self, port, turntable, options, moving="", environment=""):
+        super().__init__(port, environment, turntable, options)
         self.moving = moving
 
     def command(self, guest, target):
