@@ -106,7 +106,7 @@ let package = Package(
             name: "turntable-xen-helper",
             dependencies: [
                 "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-                "XenStream", "XenMove", "CTurntableXen",
+                "XenStream", "XenMove", "BlockDelta", "CTurntableXen",
             ],
             swiftSettings: strict),
         library("Endpoint", ["TurntableCore", "TurntableLinux", "WireFormat", "Protection"]),

@@ -80,16 +80,27 @@ int tt_xen_domain(struct tt_xen *xen, uint32_t domain, struct tt_xen_domain *des
     return 0;
 }
 
-int tt_xen_name(struct tt_xen *xen, uint32_t domain, char *name, size_t bytes) {
-    char path[64];
+int tt_xen_store_read(struct tt_xen *xen, const char *path, char *text, size_t bytes) {
     unsigned int length;
-    snprintf(path, sizeof path, "/local/domain/%u/name", domain);
     char *found = xs_read(xen->store, XBT_NULL, path, &length);
     if (!found) return failure();
     int fits = length < bytes;
-    if (fits) memcpy(name, found, length), name[length] = 0;
+    if (fits) memcpy(text, found, length), text[length] = 0;
     free(found);
     return fits ? 0 : -ENAMETOOLONG;
+}
+
+int tt_xen_store_names(struct tt_xen *xen, const char *path, char *text, size_t bytes) {
+    unsigned int count;
+    char **names = xs_directory(xen->store, XBT_NULL, path, &count);
+    if (!names) return failure();
+    size_t end = 0;
+    for (unsigned int index = 0; index < count && end < bytes; index++)
+        end += (size_t)snprintf(text + end, bytes - end, "%s\n", names[index]);
+    free(names);
+    if (end >= bytes) return -ENAMETOOLONG;
+    text[end] = 0;
+    return 0;
 }
 
 int tt_xen_present(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t count, uint8_t *is_present) {

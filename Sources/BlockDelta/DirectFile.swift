@@ -91,20 +91,19 @@ final class DirectFile: Sendable {
     }
 
     /// Whether somebody else uses it in a way that can be seen: another sink, an emulator's lock, an open device of device-mapper's.
-    /// - Parameter isShared: only other sinks count.
-    func isInUse(shared isShared: Bool) throws(TurntableError) -> Bool {
+    func isInUse(sharing users: SinkUsers) throws(TurntableError) -> Bool {
         guard isDevice else {
             let held = tt_block_hold(descriptor.rawValue)
             if held == -EAGAIN { return true }
             try checked(held, "locking \(path)")
-            if isShared { return false }
+            if users == .any { return false }
             return try checked(tt_block_is_locked(descriptor.rawValue), "asking for locks on \(path)") == 1
         }
         // That other sinks have it not, O_EXCL says.
-        if isShared { return false }
-        let own = hasOddEnd ? 2 : 1
+        if users == .any { return false }
+        let expected = (hasOddEnd ? 2 : 1) + (users == .one ? 1 : 0)
         let (major, minor) = try deviceNumber()
-        return (DeviceMapper.openCount(major: major, minor: minor) ?? own) > own
+        return (DeviceMapper.openCount(major: major, minor: minor) ?? expected) > expected
     }
 
     func deviceNumber() throws(TurntableError) -> (major: UInt32, minor: UInt32) {
@@ -142,9 +141,14 @@ final class DirectFile: Sendable {
     }
 }
 
+/// MAJOR:MINOR of the block device at a path; nil if there is none.
+public func deviceNumber(at path: String) -> String? {
+    guard let device = try? DirectFile(path), device.isDevice, let (major, minor) = try? device.deviceNumber() else { return nil }
+    return "\(major):\(minor)"
+}
+
 /// Whether two paths are of one block device.
 public func isSameDevice(_ one: String, _ other: String) -> Bool {
-    var first = stat(), second = stat()
-    guard unsafe stat(one, &first) == 0, unsafe stat(other, &second) == 0 else { return false }
-    return first.st_mode & S_IFMT == S_IFBLK && second.st_mode & S_IFMT == S_IFBLK && first.st_rdev == second.st_rdev
+    guard let first = deviceNumber(at: one) else { return false }
+    return first == deviceNumber(at: other)
 }

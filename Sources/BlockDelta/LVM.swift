@@ -84,10 +84,17 @@ public final class LVM {
 
     /// Removes what crashed processes left, of one volume or of all; the names of what was removed.
     public func collectGarbage(of origin: String? = nil) throws(TurntableError) -> [String] {
+        try removeTagged { (leftover, owner) in
+            (origin == nil || "\(leftover.group)/\(leftover.origin)" == origin) && owner?.isRunning != true
+        }
+    }
+
+    /// Removes what this process made before it became another program, which has nothing of it open.
+    public func removeOwn() throws(TurntableError) { _ = try removeTagged { $1 == .own } }
+
+    private func removeTagged(where isLeft: (LogicalVolume, SnapshotOwner?) -> Bool) throws(TurntableError) -> [String] {
         var removed: [String] = []
-        for leftover in try tagged() {
-            guard origin == nil || "\(leftover.group)/\(leftover.origin)" == origin else { continue }
-            if let owner = SnapshotOwner(tags: leftover.tags), owner.isRunning { continue }
+        for leftover in try tagged() where isLeft(leftover, SnapshotOwner(tags: leftover.tags)) {
             if leftover.isThin { try ThinPool(of: leftover).releaseLeftover() }
             try remove(leftover)
             removed.append(leftover.fullName)

@@ -3,13 +3,22 @@ internal import Glibc
 internal import TurntableCore
 internal import TurntableLinux
 
+/// Who may have a sink's target open besides: only other sinks are never among them.
+public enum SinkUsers: Sendable {
+    case none
+    /// The block backend of a domain that waits for the disk.
+    case one
+    /// An emulator that waits for it.
+    case any
+}
+
 /// Opens what a disk is copied to, or says why it should not be written.
 enum SinkTarget {
     /// Of the target's beginning and end that must be zero. Signatures are there: file systems' within the first 128 KiB,
     /// partition tables' and RAID's at the end.
     private static let signatureBytes = 1 << 20
 
-    static func open(_ path: String, size: ByteCount, isShared: Bool) throws(TurntableError) -> DirectFile {
+    static func open(_ path: String, size: ByteCount, sharing users: SinkUsers) throws(TurntableError) -> DirectFile {
         let what = what(path, size)
         try makeFile(path, size)
         // A device in use gives an error here if the kernel knows of it.
@@ -17,7 +26,7 @@ enum SinkTarget {
         guard file.size >= size else {
             throw TurntableError(.refused, what, "it has \(file.size)", remedy: "extend it, or choose another target")
         }
-        if try staysInUse(file, isShared) {
+        if try staysInUse(file, users) {
             throw TurntableError(.refused, what, "somebody uses it", remedy: "stop what has it open, or choose another target")
         }
         return file
@@ -33,9 +42,9 @@ enum SinkTarget {
     private static func what(_ path: String, _ size: ByteCount) -> String { "copying a disk of \(size) to \(path)" }
 
     /// A new device is opened by udev for a moment, to see what it is.
-    private static func staysInUse(_ file: DirectFile, _ isShared: Bool) throws(TurntableError) -> Bool {
+    private static func staysInUse(_ file: DirectFile, _ users: SinkUsers) throws(TurntableError) -> Bool {
         let deadline = Clock.now + Limits.deviceProbeTime
-        while try file.isInUse(shared: isShared) {
+        while try file.isInUse(sharing: users) {
             if Clock.now > deadline { return true }
             Clock.sleep(.milliseconds(20))
         }

@@ -5,9 +5,8 @@ internal import TurntableLinux
 extension LVM {
     /// GROUP/VOLUME of a device of device-mapper's, under any of its names; nil if it is not a logical volume.
     public static func volumeName(ofDevice path: String) -> String? {
-        guard let device = try? DirectFile(path), device.isDevice, let (major, minor) = try? device.deviceNumber() else { return nil }
-        let number = "\(major):\(minor)"
-        guard let identifier = attribute("uuid", of: number), let name = attribute("name", of: number) else { return nil }
+        guard let number = deviceNumber(at: path), let identifier = attribute("uuid", of: number), let name = attribute("name", of: number)
+        else { return nil }
         // A volume's own device has LVM- and 64 letters; those of its layers have a suffix.
         guard identifier.hasPrefix("LVM-"), identifier.utf8.count == 68 else { return nil }
         return volumeName(ofDeviceMapperName: name)

@@ -19,8 +19,9 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
     /// What an earlier copy to this target had noted, if it was not complete.
     public let interrupted: BlockProgress?
 
-    public var isUnfinishedCopy: Bool { interrupted != nil && !isZeroed }
+    public var isUnfinishedCopy: Bool { (interrupted != nil || isRecycling) && !isZeroed }
 
+    private let isRecycling: Bool
     private let file: DirectFile
     private let journal: SinkJournal?
     private let buffers: [AlignedBuffer]
@@ -49,17 +50,19 @@ public final class VolumeSink: BlockSink, @unchecked Sendable {
     ///   - machine: whose disk it is, for the journal.
     ///   - size: of the disk that is copied.
     ///   - isOverwriting: what the target holds is no reason to refuse it.
-    ///   - isShared: that somebody has it open is none: a QEMU that waits for the disk.
+    ///   - isRecycling: what it holds is an older copy of the disk. It is overwritten too.
+    ///   - users: that they have it open is none either.
     ///   - journals: where progress is noted. What an interrupted copy of the same disk left is no reason to refuse the target either.
     public init(
         _ path: String, as name: String, of machine: String, size: ByteCount, overwriting isOverwriting: Bool = false,
-        sharing isShared: Bool = false, journals: SinkJournals? = nil
+        recycling isRecycling: Bool = false, sharing users: SinkUsers = .none, journals: SinkJournals? = nil
     ) throws(TurntableError) {
-        file = try SinkTarget.open(path, size: size, isShared: isShared)
+        file = try SinkTarget.open(path, size: size, sharing: users)
+        self.isRecycling = isRecycling
         let identity = try file.identity()
         journal = try journals?.journal(of: machine, disk: name, at: path, identity: identity)
         interrupted = try journal?.last().flatMap { $0.isComplete ? nil : $0 }
-        if !isOverwriting, interrupted == nil { try SinkTarget.checkEmpty(file, size: size) }
+        if !isOverwriting, !isRecycling, interrupted == nil { try SinkTarget.checkEmpty(file, size: size) }
         isZeroed = try file.isKnownToBeZero()
         self.name = name
         self.size = size

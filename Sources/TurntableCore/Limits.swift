@@ -150,6 +150,10 @@ public enum Limits {
     public static let xenPolicyBytes = 64 << 10
     /// What Xen keeps of a domain's processors and interrupt controllers.
     public static let xenContextBytes = 4 << 20
+    /// A value of xenstore, or the names below a path: xenstore's own limit for a message is 4096.
+    public static let xenStoreBytes = 8 << 10
+    /// What a suspended domain asked of its disks is done within this time.
+    public static let xenRequestTime = Nanoseconds.seconds(10)
     /// Runs of frames with memory behind them in a domain's address space.
     public static let xenRuns = 4096
     /// Frames of a domain that are made and mapped at once.

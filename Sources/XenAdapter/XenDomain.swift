@@ -1,4 +1,5 @@
 internal import CTurntableXen
+internal import Glibc
 public import TurntableCore
 internal import TurntableLinux
 internal import WireFormat
@@ -61,9 +62,31 @@ internal import WireFormat
     public func hasDeviceModel() throws(TurntableError) -> Bool { try facts().hasDeviceModel }
 
     public func name() throws(TurntableError) -> String {
-        var text = [CChar](repeating: 0, count: Limits.nameBytes + 1)
-        let result = unsafe text.withUnsafeMutableBufferPointer { unsafe tt_xen_name(xen, number, $0.baseAddress, $0.count) }
-        try check(result, "asking for the name")
+        guard let name = try stored("/local/domain/\(number)/name") else {
+            throw TurntableError(.hypervisor, "asking for the name of domain \(number)", "xenstore has none")
+        }
+        return name
+    }
+
+    // MARK: - What xenstore has
+
+    /// The value at a path; nil if there is none.
+    func stored(_ path: String) throws(TurntableError) -> String? {
+        try unsafe storeText(path) { unsafe tt_xen_store_read(xen, path, $0, $1) }
+    }
+
+    /// The names below a path.
+    func storedNames(below path: String) throws(TurntableError) -> [String] {
+        try unsafe storeText(path) { unsafe tt_xen_store_names(xen, path, $0, $1) }?.split(separator: "\n").map(String.init) ?? []
+    }
+
+    private func storeText(
+        _ path: String, _ read: (UnsafeMutablePointer<CChar>?, Int) -> Int32
+    ) throws(TurntableError) -> String? {
+        var text = [CChar](repeating: 0, count: Limits.xenStoreBytes)
+        let result = unsafe text.withUnsafeMutableBufferPointer { unsafe read($0.baseAddress, $0.count) }
+        if result == -ENOENT { return nil }
+        try Self.check(result, "reading \(path) of xenstore")
         return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 

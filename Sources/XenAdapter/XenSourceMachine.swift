@@ -13,6 +13,9 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
     public let description: [UInt8]
     public let pages: any PageSource
     public private(set) var deviceCost: DeviceCost
+    public let disks: [any BlockSource]
+    /// The same, as the domain has them.
+    private let itsDisks: [XenDisk]
     private let domain: XenDomain
     private let memory: XenMemory
     private let libxl: LibxlCallbacks
@@ -22,10 +25,16 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
     /// How long a target takes to load a state, until it is measured: a few hypercalls.
     private static let loadTime = Nanoseconds.milliseconds(20)
 
-    /// - Parameter name: what its journal is kept under; by default the toolstack's name of it.
-    public init(_ domain: XenDomain, _ libxl: LibxlCallbacks, name: String? = nil) throws(TurntableError) {
+    /// - Parameters:
+    ///   - name: what its journal is kept under; by default the toolstack's name of it.
+    ///   - disks: those that go along, and what reads them.
+    public init(
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, name: String? = nil, disks: [(its: XenDisk, source: any BlockSource)] = []
+    ) throws(TurntableError) {
         self.domain = domain
         self.libxl = libxl
+        self.disks = disks.map(\.source)
+        itsDisks = disks.map(\.its)
         if let name { self.name = name } else { self.name = try domain.name() }
         memory = try XenMemory.source(domain)
         pages = memory
@@ -43,6 +52,7 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
     }
 
     public func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
+    public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
     public func forgetSession() {}
     /// A helper's session ends with it.
     public func takeUp(wasRunning: Bool) throws(TurntableError) {}
@@ -60,6 +70,7 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
             throw TurntableError(.hypervisor, "suspending \(name)", "libxl says that it is suspended, Xen says that it is not")
         }
         dirtyLog?.isLast = true
+        for disk in itsDisks { try disk.awaitRequests() }
     }
 
     public func saveDeviceState() throws(TurntableError) -> [UInt8] { try XenState(of: domain).encoded() }

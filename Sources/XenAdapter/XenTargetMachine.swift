@@ -17,29 +17,44 @@ public protocol XenOwner: AnyObject, Sendable {
 /// libxl goes on with a domain, to its devices and their scripts, when its helper is done and the stream has ended. Where the
 /// stream ends early (XLLine/EarlyEnd.swift) that can be before the memory comes: xl starts the domain when the source's xl says so,
 /// after the source's helper has heard that all is here. The source suspends the machine when xl here waits for that (XLLine/Readiness.swift).
+///
+/// Disks are written only where libxl here has made them devices of this domain, by the configuration that it has of it; so
+/// they come only where that is done before anything is sent. What the source says of a disk is its name and its size.
 public final class XenTargetHost: TargetHost, @unchecked Sendable {
+    /// Opens a disk of the domain for what comes of `size` bytes, or says why it is not to be written.
+    public typealias OpenDisk = @Sendable (_ disk: XenDisk, _ size: ByteCount, _ machine: String) throws(TurntableError) -> any BlockSink
+
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
     private let early: String?
     private let owner: (any XenOwner)?
+    private let openDisk: OpenDisk
     /// Called when libxl may go on.
     private let mayGoOn: @Sendable () -> Void
 
     /// - Parameters:
     ///   - early: if libxl goes on before the memory is here, the file whose byte is not zero when xl is ready to start the domain.
     ///   - owner: nil under xl, which starts the domain itself. Else there is an `early`, to which nobody writes.
+    ///   - openDisk: what writes disks that come along.
     public init(
         _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, owner: (any XenOwner)? = nil,
-        mayGoOn: @escaping @Sendable () -> Void
+        openDisk: @escaping OpenDisk, mayGoOn: @escaping @Sendable () -> Void
     ) {
-        (self.domain, self.services, self.libxl, self.early, self.owner, self.mayGoOn) = (domain, services, libxl, early, owner, mayGoOn)
+        (self.domain, self.services, self.libxl, self.early, self.owner) = (domain, services, libxl, early, owner)
+        (self.openDisk, self.mayGoOn) = (openDisk, mayGoOn)
     }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
         let description = try XenDescription(decoding: offer.description)
         guard offer.regions.count == 1, offer.regions[0].bytes == UInt64(description.frames * pageBytes) else {
             throw TurntableError(.protocol, "the offer of \(offer.machine)", "its memory is not what its description says")
+        }
+        guard offer.disks.isEmpty || early != nil else {
+            throw TurntableError(
+                .unsupported, "taking the disks of \(offer.machine)",
+                "its stream does not pass `turntable xl-receive`: libxl here would say only afterwards which they are",
+                remedy: "xl migrate -s 'turntable xl-connect'")
         }
         try domain.setProcessorPolicy(description.processorPolicy)
         try libxl.staticDataIsHere()
@@ -49,11 +64,28 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
             try XenMemory.target(domain, description, apart: apart), services, libxl, early: owner == nil ? early : nil, owner, mayGoOn)
         if early != nil { try machine.letLibxlGoOn(description.rings) }
         // Only then does the source hear that this host is ready: no device is in the making while the guest stands still.
-        do { try owner?.awaitDevices() } catch {
+        do throws(TurntableError) {
+            if owner != nil || !offer.disks.isEmpty { try machine.awaitDevices() }
+            try openDisks(of: offer, for: machine)
+        } catch {
             machine.discard()
             throw error
         }
         return machine
+    }
+
+    private func openDisks(of offer: Offer, for machine: XenTargetMachine) throws(TurntableError) {
+        guard !offer.disks.isEmpty else { return }
+        let its = try domain.disks()
+        for disk in offer.disks {
+            guard let found = its.first(where: { $0.name == disk.name }) else {
+                let known = its.isEmpty ? "none" : its.map(\.name).joined(separator: ", ")
+                throw TurntableError(
+                    .refused, "taking the disk \(disk.name) of \(offer.machine)", "libxl here has made the domain \(known)",
+                    remedy: "give it the same disks on both hosts")
+            }
+            machine.disks.append(try openDisk(found, ByteCount(Int(disk.bytes)), offer.machine))
+        }
     }
 
     /// What a helper that died made is libxl's to end.
@@ -63,6 +95,8 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
 
 final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     let pages: any PageSink
+    /// Complete before the machine is given to the engine.
+    fileprivate(set) var disks: [any BlockSink] = []
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
@@ -84,6 +118,20 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
 
     /// Whether libxl is through with what it does here before the machine is started. Not to know is no reason to wait.
     var isReady: Bool { early.map { (try? readFile($0, atMost: 1))?.first != 0 } ?? true }
+
+    /// Returns when libxl has made the domain's devices.
+    func awaitDevices() throws(TurntableError) {
+        if let owner { return try owner.awaitDevices() }
+        let deadline = Clock.now + Limits.xenDevicesTime
+        while !isReady {
+            try checkAlive()
+            guard Clock.now < deadline else {
+                throw TurntableError(
+                    .hypervisor, "waiting for the domain's devices", "libxl has not made them within \(Limits.xenDevicesTime)", remedy: "see what xl says here")
+            }
+            Clock.sleep(Limits.pollTime)
+        }
+    }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
     func forgetSession() {}

@@ -9,12 +9,13 @@
 //
 // A PVH or HVM domain whose target has this helper too goes by our engine; of a PV domain, Xen's own helpers do the work and these two
 // carry what they say. Everything else (saving to a file, a host that has Xen's own helper only) is Xen's own helper's. Settings come
-// from the environment; see Settings.swift.
+// from the environment; see Settings.swift. With a word of its own it removes the snapshots of a move that was killed; see Disks.swift.
 
 internal import CTurntableXen
 internal import Glibc
 internal import TurntableCore
 internal import XenAdapter
+internal import XenMove
 
 /// What libxl said on the command line.
 struct Invocation {
@@ -48,6 +49,7 @@ struct Invocation {
 @main
 enum Helper {
     static func main() {
+        if CommandLine.arguments.dropFirst() == [SourceDisks.endingWord] { SourceDisks.endThoseOfThisProcess() }
         guard let invocation = Invocation(CommandLine.arguments) else {
             say("it is started by libxl: set LIBXL_SAVE_HELPER=\(CommandLine.arguments[0]) for xl on both hosts")
             exit(TurntableError.Kind.usage.exitCode)
@@ -61,7 +63,13 @@ enum Helper {
                 try Restore(invocation, settings).run()
             }
         } catch {
-            say("\(error)")
+            // Before the engine began.
+            if let line = Settings.reports.flatMap({ try? ReportLine(path: $0) }) {
+                line.say(.failed(error))
+                line.close()
+            } else {
+                say("\(error)")
+            }
             exit(error.kind.exitCode)
         }
     }

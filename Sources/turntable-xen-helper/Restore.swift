@@ -57,7 +57,9 @@ struct Restore {
         }
         var options = TargetOptions()
         options.sign = security.sign
-        let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner) { front.letGo(keepsStream: early != nil) }
+        let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner, openDisk: settings.openDisk) {
+            front.letGo(keepsStream: early != nil)
+        }
         let reception = Reception(
             host: host, journals: try settings.journals(), options: options, once: true,
             reports: .init(note: { libxl.log(.info, $0) }, event: Reports(libxl).pass, ended: { _, _ in }))

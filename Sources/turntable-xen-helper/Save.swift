@@ -23,16 +23,23 @@ struct Save {
         let security = try settings.security()
         // Only what the engine receives tells libxl early what it wants to know.
         let isLast = isPV ? false : try !domain.hasDeviceModel()
+        let disks = try SourceDisks(of: domain, settings.disks)
+        guard isLast || disks.isEmpty else {
+            throw TurntableError(
+                .unsupported, "moving the disks of domain \(domain.number)", "they go along with PVH domains only", remedy: "unset TURNTABLE_DISKS")
+        }
         guard let met = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: isLast, isPV: isPV) else {
-            if isOwned { fail(libxl) }
+            if isOwned || !disks.isEmpty { throw Self.nobodyCame }
             try serveStock(libxl)
         }
         if isPV { try carry(met, security) }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
-        let front = Front(descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor)
+        let front = Front(
+            descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor,
+            ending: disks.ending)
         let reports = Reports(libxl, path: settings.reports)
         do throws(TurntableError) {
-            try move(domain, libxl, met.address, security, front, reports)
+            try move(domain, disks, libxl, met.address, security, front, reports)
             Front.rest()
         } catch {
             reports.failed(error)
@@ -52,7 +59,8 @@ struct Save {
     }
 
     private func move(
-        _ domain: XenDomain, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front, _ reports: Reports
+        _ domain: XenDomain, _ disks: SourceDisks, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front,
+        _ reports: Reports
     ) throws(TurntableError) {
         var options = MigrationOptions()
         options.streams = settings.streams
@@ -63,7 +71,7 @@ struct Save {
         // Who can be asked afterwards: the target's helper ends with the move.
         options.peer = settings.service ?? "\(address)"
         if settings.machine != nil { options.believes = security.believes(from: settings.peer ?? address.host) }
-        let machine = try XenSourceMachine(domain, libxl, name: settings.machine)
+        let machine = try XenSourceMachine(domain, libxl, name: settings.machine, disks: disks.open(for: domain.name()) { reports.pass(.note($0)) })
         let migration = SourceMigration(
             machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
             journals: try settings.journals(), options: options
@@ -82,14 +90,10 @@ struct Save {
         }
     }
 
-    /// Without the engine nothing says who owns the domain.
-    private func fail(_ libxl: LibxlCallbacks) -> Never {
-        let error = TurntableError(
-            .line, "meeting the target's turntable-xen-helper", "it did not come within \(Limits.xenMeetingTime)",
-            remedy: "let the hosts reach each other, or set --address")
-        Reports(libxl, path: settings.reports).failed(error)
-        exit(error.kind.exitCode)
-    }
+    /// Without the engine nothing says who owns the domain, and no disk goes along.
+    private static let nobodyCame = TurntableError(
+        .line, "meeting the target's turntable-xen-helper", "it did not come within \(Limits.xenMeetingTime)",
+        remedy: "let the hosts reach each other, or set --address")
 
     /// The other end did not answer: it has Xen's own helper, which waits for a stream whose beginning it already got.
     private func serveStock(_ libxl: LibxlCallbacks) throws(TurntableError) -> Never {
@@ -107,13 +111,21 @@ struct Save {
 final class Front: Sendable {
     private let descriptor: Monitor<Int32?>
     private let stream: Int32
-    init(descriptor: Int32, stream: Int32) {
+    /// - Parameter ending: what this process becomes when that one is killed, rather than to end at once.
+    init(descriptor: Int32, stream: Int32, ending: (@Sendable () -> Void)? = nil) {
         self.descriptor = Monitor(descriptor)
         self.stream = stream
+        // A terminal interrupts both, and that one is enough.
+        if ending != nil { signal(SIGINT, SIG_IGN) }
         // Whoever kills that process means this one.
         _ = WorkerThread("front") { [descriptor = self.descriptor] in
             while let held = descriptor.read({ $0 }) {
-                if LibxlStream(descriptor: held).hasHungUp(within: Limits.heartbeatTime), descriptor.read({ $0 }) != nil { exit(1) }
+                guard LibxlStream(descriptor: held).hasHungUp(within: Limits.heartbeatTime), descriptor.read({ $0 }) != nil else { continue }
+                if let ending {
+                    tt_xen_let_go(held, stream, 0)
+                    ending()
+                }
+                exit(1)
             }
         }
     }

@@ -16,6 +16,8 @@ internal import XenAdapter
 ///   TURNTABLE_ADDRESS       at the source: the addresses at which the target reaches this host, with spaces between them
 ///   TURNTABLE_KEYS          where this host's keys are; TURNTABLE_PROTECTION=none for a line of one's own, on both hosts
 ///   TURNTABLE_PEER          at the source: the name in the target's certificate, if it is not its address
+///   TURNTABLE_DISKS         all, or names with spaces between them: disks that go along from here, and may come here (Disks.swift)
+///   TURNTABLE_RECYCLE       yes: what the volumes of such disks hold here is an older copy, of which only what differs need come
 ///   TURNTABLE_STOCK_HELPER  Xen's own helper
 ///   TURNTABLE_MACHINE, TURNTABLE_SERVICE, TURNTABLE_REPORTS, TURNTABLE_STATE_DIR, TURNTABLE_OWNER
 ///                           set by `turntable xen migrate` and what it starts at the target (XenMove/OwnerSocket.swift): xl has no part, and
@@ -30,10 +32,14 @@ struct Settings {
     var addresses: [String] = []
     private var protection = "sealed"
     var peer: String?
+    let disks = DiskChoice(Self.value("DISKS") ?? "")
+    var isRecycling = false
     let readinessFile = Self.value("EARLY_END")
     let machine = Self.value("MACHINE")
     let service = Self.value("SERVICE")
-    let reports = Self.value("REPORTS")
+    let reports = Self.reports
+    /// Where `turntable xen migrate` hears what becomes of it.
+    static var reports: String? { value("REPORTS") }
     let stateDirectory = Self.value("STATE_DIR")
     let owner = Self.value("OWNER")
     var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"
@@ -55,6 +61,10 @@ struct Settings {
             let all: [String: Verification] = ["off": .off, "before": .before, "after": .after]
             guard let found = all[text] else { throw Self.bad("VERIFY", text, "off, before or after") }
             verification = found
+        }
+        if let text = Self.value("RECYCLE") {
+            guard ["yes", "no"].contains(text) else { throw Self.bad("RECYCLE", text, "yes or no") }
+            isRecycling = text == "yes"
         }
         addresses = (Self.value("ADDRESS") ?? "").split(separator: " ").map(String.init)
         peer = Self.value("PEER")

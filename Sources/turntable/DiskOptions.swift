@@ -74,7 +74,7 @@ struct ReceivedDisks: ParsableArguments {
         var disks = TargetDisks { (place, storage) throws(TurntableError) in
             try VolumeSink(
                 place.path, as: place.name, of: place.machine, size: place.size, overwriting: storage.mayHoldSomething,
-                sharing: storage.isOpenThere, journals: journals)
+                sharing: storage.isOpenThere ? .any : .none, journals: journals)
         }
         disks.isOverwriting = isOverwriting
         disks.isRecycling = isRecycling

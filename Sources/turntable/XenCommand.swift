@@ -28,6 +28,7 @@ struct XenMigrateCommand: ParsableCommand {
             EXAMPLES
               turntable xen migrate web target.example
               turntable xen migrate web 10.5.0.2 --peer beta.example --downtime 150ms --rate 1gbit --streams 4
+              turntable xen migrate web target.example --disk all             (the target's xl-receive has TURNTABLE_DISKS in its environment)
               turntable xen migrate web 10.5.0.2:4909 --protection none      (a line of your own, and the target says so too)
             """)
 
@@ -47,6 +48,12 @@ struct XenMigrateCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))
     var peer: String?
+    @Option(
+        name: .customLong("disk"),
+        help: ArgumentHelp(
+            "A disk that moves with the domain, or all that it writes; logical volumes only; repeatable. Default: none, its storage is the same on both hosts.",
+            valueName: "name|all"))
+    var disks: [String] = []
     @Flag(help: "Move it although the journal here says that another host took it over: you know that it runs nowhere else.") var anew = false
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var protection: ProtectionOptions
@@ -89,6 +96,7 @@ struct XenMigrateCommand: ParsableCommand {
         values["TURNTABLE_ADDRESS"] = self.address.joined(separator: " ")
         values["TURNTABLE_PEER"] = peer ?? address.host
         values["TURNTABLE_VERIFY"] = verify
+        values["TURNTABLE_DISKS"] = disks.joined(separator: " ")
         return values
     }
 }

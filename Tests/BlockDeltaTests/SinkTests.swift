@@ -104,6 +104,14 @@ struct SinkTests {
         #expect(try full.contents().allSatisfy { $0 == 1 }, "a refused target is as it was")
     }
 
+    @Test func takesAnOlderCopyThatIsToBeCompared() throws {
+        let older = try ImageFile([UInt8](repeating: 1, count: 1 << 20))
+        let sink = try VolumeSink(older.path, as: "disk0", of: "web", size: .mebi(1), recycling: true)
+        #expect(sink.isUnfinishedCopy && !sink.isZeroed)
+        let empty = try ImageFile(sparse: 1 << 20)
+        #expect(try !VolumeSink(empty.path, as: "disk0", of: "web", size: .mebi(1), recycling: true).isUnfinishedCopy, "there is nothing to compare")
+    }
+
     /// As QEMU holds its images.
     @Test func refusesAnImageThatIsLocked() throws {
         let image = try ImageFile(sparse: 1 << 20)

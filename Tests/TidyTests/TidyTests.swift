@@ -60,7 +60,7 @@ struct TidyTests {
         "XenAdapter": ["TurntableCore", "TurntableLinux", "WireFormat", "MigrationEngine", "CTurntableXen"],
         "turntable-xen-helper": [
             "TurntableCore", "TurntableLinux", "WireFormat", "Transport", "TransportTCP", "Protection", "MigrationEngine", "XenAdapter",
-            "XenStream", "XenMove", "CTurntableXen",
+            "XenStream", "XenMove", "BlockDelta", "CTurntableXen",
         ],
         "XenMove": ["TurntableCore", "TurntableLinux", "WireFormat", "Transport", "MigrationEngine", "XLLine"],
         // On its own: what it links to makes and ends domains, and is not for threads.

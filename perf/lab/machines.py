@@ -212,10 +212,7 @@ class DebianMachine(Machine):
         for tag, path in (("usr", "/usr"), ("modules", GUESTS / "modules-all"), ("tree", TREE), ("swift", swift)):
             arguments += share(tag, path)
         for index, size in enumerate(disks):
-            (directory / f"disk{index}").touch()
-            os.truncate(directory / f"disk{index}", size)
-            arguments += ["-drive", f"file={directory}/disk{index},format=raw,if=none,id=disk{index},cache=unsafe,discard=unmap",
-                          "-device", f"virtio-blk-pci,drive=disk{index},serial=lab{index}"]
+            arguments += blank_disk(directory, index, size)
         if netdev:
             arguments += ["-netdev", f"{netdev},id=line",
                           "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:07:00:0{address.split('/')[0][-1]}"]
@@ -232,6 +229,15 @@ def prepare_machine():
 def share(tag, path, mode=",readonly=on"):
     """QEMU's arguments for a directory that the machine mounts by 9p."""
     return ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{mode}", "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+
+
+def blank_disk(directory, index, size):
+    """QEMU's arguments for a new disk, which takes the room of what is written to it."""
+    path = directory / f"disk{index}"
+    path.touch()
+    os.truncate(path, size)
+    return ["-drive", f"file={path},format=raw,if=none,id=disk{index},cache=unsafe,discard=unmap",
+            "-device", f"virtio-blk-pci,drive=disk{index},serial=lab{index}"]
 
 
 def line_netdev(directory, index):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
-from machines import GUESTS, TREE, LabError, Machine, Machines, line_netdev, share, swift_runtime  # noqa: E402
+from machines import GUESTS, TREE, LabError, Machine, Machines, blank_disk, line_netdev, share, swift_runtime  # noqa: E402
 
 CACHE = TREE / ".cache/xenlab"
 # The only one on which PV guests move while they run.
@@ -26,6 +26,8 @@ LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 # Xen runs without these under TCG, and without erms and fsrm twice as fast: it emulates them one byte at a time.
 PROCESSOR = "max,-smap,-smep,-pku,-pks,-avx,-avx2,-mpx,-erms,-fsrm"
 HOST_MIB, DOM0_MIB = 1536, 640
+# /dev/vda of each host: for logical volumes.
+DISK_BYTES = 512 << 20
 # eager-fpu: without it programs of dom0 crash now and then under TCG.
 XEN_OPTIONS = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 dom0=pv smap=0 smep=0 "
                "spec-ctrl=no,eager-fpu=1 bootscrub=0 edid=no vga=keep cpufreq=none loglvl=warning guest_loglvl=warning")
@@ -34,6 +36,7 @@ CLOCK_PORT = 7001
 # What never happens unless something hangs: several times what a busy computer takes.
 COMMAND_SECONDS, GUEST_UP_SECONDS, MOVE_SECONDS = 180, 300, 600
 OUTAGE_INTERVAL_MS = 50
+DISK_EXTENTS_PER_MIB = 16
 # Of one frame more than what is on its way on the longest line with the smallest frames.
 LINE_QUEUE_FRAMES = 20000
 
@@ -46,7 +49,7 @@ class XenHost(Machine):
         super().__init__(name, directory, [
             "-cpu", PROCESSOR, "-m", str(HOST_MIB), "-kernel", str(xen), "-append", XEN_OPTIONS,
             "-initrd", f"{GUESTS}/vmlinux {DOM0_OPTIONS} {words},{CACHE}/dom0.cpio",
-            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), "-netdev", f"{netdev},id=line",
+            *share("guests", GUESTS), *share("tree", TREE), *share("swift", swift), *share("libraries", LIBRARIES), *blank_disk(directory, 0, DISK_BYTES), "-netdev", f"{netdev},id=line",
             "-device", f"virtio-net-pci,netdev=line,host_mtu=9000,romfile=,mac=52:54:00:08:00:0{index}"])
 
     def must(self, command, seconds=COMMAND_SECONDS):
@@ -60,6 +63,20 @@ class XenHost(Machine):
         """The names of the guests that it has, in whatever state; one that is gone, (null), is waited for until its memory is free."""
         return self.must("""for try in $(seq 300); do xl list | grep -qF '(null)' || break; sleep 0.2; done
             xl list | awk 'NR > 2 { print $1 }'""").split()
+
+    def make_volume(self, name, mib):
+        """An empty logical volume of the group `vg`, which is made with the first."""
+        self.must(f"""[ -e /sys/module/dm_snapshot ] || modprobe -a dm-mod dm-snapshot
+            vgs vg >/dev/null 2>&1 || {{ pvcreate -q /dev/vda && vgcreate -q vg /dev/vda; }}
+            lvcreate -q -y -L {mib}M -n {name} vg""")
+
+    def snapshots(self):
+        """Those of a move that are there."""
+        return [name for name in self.must("lvs --noheadings -o lv_name vg").split() if name.startswith("turntable_")]
+
+    def checksum(self, volume):
+        """Of a volume's content, past what is cached of it."""
+        return self.must(f"set -o pipefail; dd if=/dev/vg/{volume} bs=1M iflag=direct status=none | cksum")
 
     def troubles(self):
         """What Xen and the kernel complained of."""
@@ -104,23 +121,30 @@ def set_line(hosts, delay_ms=0, rate=None, loss="0%"):
 
 class Guest:
     """The guest of perf/guest with `dirty` MB/s written over `working_set` MiB: it verifies its memory, and answers at `address`."""
+    # What it writes to its first disk: MB/s, over so many MiB, and how many it filled before.
+    DISK_RATE, DISK_SET, DISK_FILLED = 4, 4, 8
 
-    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50"):
-        """Without an address it has no network, and with it no device whose rings dom0 writes."""
-        self.name, self.kind, self.address = name, kind, address
+    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50", disks=()):
+        """Without an address it has no network, and with it no device whose rings dom0 writes. `disks` are as xl has them."""
+        self.name, self.kind, self.address, self.disks = name, kind, address, disks
+        self.programs = ["search"] + ["disk"] * bool(disks)
         # tsc_mode and rdtscp: Xen would emulate both for a guest that it starts under TCG's unsteady clock.
         options = {"pv": 'tsc_mode="native"', "pvh": 'type="pvh"\ntsc_mode="native"\ncpuid="host,rdtscp=0"'}[kind]
         append = (f"console=hvc0 quiet panic=-1 mitigations=off tsc=reliable {'idle=halt ' if kind == 'pvh' else ''}"
-                  f"{f'tt.ip={address}/24 ' if address else ''}tt.dirty={dirty} tt.set={working_set} tt.period=1000 tt.run=\"probe search talk\"")
+                  f"{f'tt.ip={address}/24 ' if address else ''}tt.dirty={dirty} tt.set={working_set} tt.period=1000 "
+                  f"tt.disk={self.DISK_RATE} tt.diskset={self.DISK_SET} tt.diskfill={self.DISK_FILLED} "
+                  f"tt.run=\"probe talk {' '.join(self.programs)}\"")
         self.config = "\n".join([
             f'name="{name}"', options, 'kernel="/guests/vmlinux"', 'ramdisk="/guests/demo.cpio"', f"memory={memory_mib}", "vcpus=1",
-            'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32"]' if address else "", f"extra='{append}'",
+            'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32"]' if address else "",
+            f"disk={json.dumps(list(disks))}" if disks else "", f"extra='{append}'",
             'on_crash="preserve"', ""])
 
     def create(self, host):
         host.must(f"printf %s {shlex.quote(self.config)} >/run/{self.name}.cfg; xl create -q /run/{self.name}.cfg")
         self.wait_for(host, lambda line: "probe" in line, GUEST_UP_SECONDS)
-        self.wait_for(host, lambda line: line.get("search") == "progress", GUEST_UP_SECONDS)
+        for program in self.programs:
+            self.wait_for(host, lambda line, program=program: line.get(program) == "progress", GUEST_UP_SECONDS)
 
     def _consoles(self, host):
         """On arrival it is called NAME--incoming."""
@@ -156,10 +180,22 @@ class Guest:
         raise LabError(f"guest {self.name} on host {host.name} did not say what it was waited for:\n{self.console(host)[-3000:]}")
 
     def works_on(self, host, lines=2, seconds=COMMAND_SECONDS):
-        """Whether it has found no wrong byte in its memory, after it worked on for so many lines of its search; LabError if it does not."""
+        """Whether it has found no wrong byte in its memory and on its disk, after it worked on for so many lines of its search, and read
+        over its disk once; LabError if it does not."""
+        since = self.mark(host)
         for _ in range(lines):
             self.wait_for(host, lambda line: line.get("search") == "progress", seconds, since=self.mark(host))
-        return not any(line.get("search") == "corrupt" for line in self.said(host))
+        if self.disks and not self._is_wrong(host):
+            first = self._disk_line(host, lambda line: True, seconds, since).get("swept", 0)
+            self._disk_line(host, lambda line: line["swept"] >= first + self.DISK_FILLED * DISK_EXTENTS_PER_MIB, seconds, since)
+        return not self._is_wrong(host)
+
+    def _is_wrong(self, host):
+        return any(line.get(program) in ("corrupt", "failed") for line in self.said(host) for program in self.programs)
+
+    def _disk_line(self, host, condition, seconds, since):
+        """The first line of its disk since then that fulfils the condition, or says that something is wrong with it."""
+        return self.wait_for(host, lambda line: "disk" in line and (line["disk"] != "progress" or condition(line)), seconds, since)
 
 
 class Way:
@@ -186,10 +222,10 @@ class Way:
 
 
 class Direct(Way):
-    """By `turntable xen migrate`, without xl; these options are the source's alone."""
+    """By `turntable xen migrate`, without xl; these options are the source's alone, and these settings the target's."""
 
-    def __init__(self, port, turntable, options, moving=""):
-        super().__init__(port, turntable=turntable, options=options)
+    def __init__(self, port, turntable, options, moving="", environment=""):
+        super().__init__(port, environment, turntable, options)
         self.moving = moving
 
     def command(self, guest, target):

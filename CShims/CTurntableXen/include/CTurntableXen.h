@@ -32,8 +32,10 @@ int tt_xen_open(struct tt_xen **xen);
 void tt_xen_close(struct tt_xen *xen);
 int tt_xen_version(struct tt_xen *xen, struct tt_xen_version *version);
 int tt_xen_domain(struct tt_xen *xen, uint32_t domain, struct tt_xen_domain *description);
-// The name that the toolstack gave it; of `bytes` bytes with its end.
-int tt_xen_name(struct tt_xen *xen, uint32_t domain, char *name, size_t bytes);
+
+// What xenstore has at a path, and the names below it, one a line; text of `bytes` bytes with its end. -ENOENT if there is nothing.
+int tt_xen_store_read(struct tt_xen *xen, const char *path, char *text, size_t bytes);
+int tt_xen_store_names(struct tt_xen *xen, const char *path, char *text, size_t bytes);
 
 enum { tt_xen_frames_per_query = 1024 };
 // Which of `count` frames, at most tt_xen_frames_per_query, are there: a byte for each.
