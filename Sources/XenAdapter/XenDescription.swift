@@ -1,22 +1,24 @@
 // What the target's host needs to know of a domain before its memory comes; libxl has told it the rest.
 //
 //   description = version u16 | frames u64 | runs: count u32, then (first u64, count u64) each | rings: store u64, console u64
-//                 | processor policy: length u32, bytes
+//                 | processor policy: length u32, bytes | volumes: count u32, then (length u32, bytes) each, in the offer's order of disks
 
 internal import TurntableCore
 internal import WireFormat
 
 struct XenDescription: Equatable {
-    static let version: UInt16 = 2
+    static let version: UInt16 = 3
     /// Of the physical memory's address space.
     var frames: Int
     /// Frames that have memory behind them, in order.
     var runs: [Range<Int>]
     var rings: XenRings
     var processorPolicy: [UInt8]
+    /// By what LVM knows the volumes that go along: a target that has one of them sees the same storage.
+    var volumes: [String]
 
-    init(frames: Int, runs: [Range<Int>], rings: XenRings, processorPolicy: [UInt8]) {
-        (self.frames, self.runs, self.rings, self.processorPolicy) = (frames, runs, rings, processorPolicy)
+    init(frames: Int, runs: [Range<Int>], rings: XenRings, processorPolicy: [UInt8], volumes: [String]) {
+        (self.frames, self.runs, self.rings, self.processorPolicy, self.volumes) = (frames, runs, rings, processorPolicy, volumes)
     }
 
     func encoded() -> [UInt8] {
@@ -31,6 +33,8 @@ struct XenDescription: Equatable {
         writer.append(rings.store)
         writer.append(rings.console)
         writer.append(bytes: processorPolicy)
+        writer.append(UInt32(volumes.count))
+        for volume in volumes { writer.append(text: volume) }
         return writer.bytes
     }
 
@@ -52,6 +56,10 @@ struct XenDescription: Equatable {
             rings = XenRings(
                 store: UInt64(try Self.number(&reader, atMost: frames)), console: UInt64(try Self.number(&reader, atMost: frames)))
             processorPolicy = try reader.readBytes(atMost: Limits.xenPolicyBytes)
+            volumes = []
+            for _ in 0..<(try reader.readCount(atMost: Limits.regions)) {
+                volumes.append(try reader.readText(atMost: Limits.nameBytes))
+            }
             try reader.end()
         } catch {
             throw TurntableError(.protocol, "the description of the domain", error.description)

@@ -27,9 +27,9 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
 
     /// - Parameters:
     ///   - name: what its journal is kept under; by default the toolstack's name of it.
-    ///   - disks: those that go along, and what reads them.
+    ///   - disks: those that go along, what LVM knows their volumes by, and what reads them.
     public init(
-        _ domain: XenDomain, _ libxl: LibxlCallbacks, name: String? = nil, disks: [(its: XenDisk, source: any BlockSource)] = []
+        _ domain: XenDomain, _ libxl: LibxlCallbacks, name: String? = nil, disks: [(its: XenDisk, volume: String, source: any BlockSource)] = []
     ) throws(TurntableError) {
         self.domain = domain
         self.libxl = libxl
@@ -47,7 +47,8 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
         let state = try XenState(of: domain)
         deviceCost = DeviceCost(bytes: ByteCount(state.encoded().count), save: Clock.now - began, load: Self.loadTime)
         description = XenDescription(
-            frames: memory.regions[0].pages.value, runs: memory.runs, rings: state.rings, processorPolicy: try domain.processorPolicy()
+            frames: memory.regions[0].pages.value, runs: memory.runs, rings: state.rings, processorPolicy: try domain.processorPolicy(),
+            volumes: disks.map(\.volume)
         ).encoded()
     }
 

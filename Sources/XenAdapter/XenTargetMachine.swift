@@ -21,8 +21,9 @@ public protocol XenOwner: AnyObject, Sendable {
 /// Disks are written only where libxl here has made them devices of this domain, by the configuration that it has of it; so
 /// they come only where that is done before anything is sent. What the source says of a disk is its name and its size.
 public final class XenTargetHost: TargetHost, @unchecked Sendable {
-    /// Opens a disk of the domain for what comes of `size` bytes, or says why it is not to be written.
-    public typealias OpenDisk = @Sendable (_ disk: XenDisk, _ size: ByteCount, _ machine: String) throws(TurntableError) -> any BlockSink
+    /// Opens a disk of the domain for what comes of `size` bytes from the volume that LVM knows as `source`, or says why it is not to be written.
+    public typealias OpenDisk =
+        @Sendable (_ disk: XenDisk, _ size: ByteCount, _ source: String, _ machine: String) throws(TurntableError) -> any BlockSink
 
     private let domain: XenDomain
     private let services: XenServices
@@ -50,6 +51,10 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         guard offer.regions.count == 1, offer.regions[0].bytes == UInt64(description.frames * pageBytes) else {
             throw TurntableError(.protocol, "the offer of \(offer.machine)", "its memory is not what its description says")
         }
+        guard offer.disks.count == description.volumes.count else {
+            throw TurntableError(
+                .protocol, "the offer of \(offer.machine)", "its description is of \(description.volumes.count) disks, it has \(offer.disks.count)")
+        }
         guard offer.disks.isEmpty || early != nil else {
             throw TurntableError(
                 .unsupported, "taking the disks of \(offer.machine)",
@@ -66,7 +71,7 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         // Only then does the source hear that this host is ready: no device is in the making while the guest stands still.
         do throws(TurntableError) {
             if owner != nil || !offer.disks.isEmpty { try machine.awaitDevices() }
-            try openDisks(of: offer, for: machine)
+            try openDisks(of: offer, description.volumes, for: machine)
         } catch {
             machine.discard()
             throw error
@@ -74,17 +79,17 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         return machine
     }
 
-    private func openDisks(of offer: Offer, for machine: XenTargetMachine) throws(TurntableError) {
+    private func openDisks(of offer: Offer, _ volumes: [String], for machine: XenTargetMachine) throws(TurntableError) {
         guard !offer.disks.isEmpty else { return }
         let its = try domain.disks()
-        for disk in offer.disks {
+        for (disk, volume) in zip(offer.disks, volumes) {
             guard let found = its.first(where: { $0.name == disk.name }) else {
                 let known = its.isEmpty ? "none" : its.map(\.name).joined(separator: ", ")
                 throw TurntableError(
                     .refused, "taking the disk \(disk.name) of \(offer.machine)", "libxl here has made the domain \(known)",
                     remedy: "give it the same disks on both hosts")
             }
-            machine.disks.append(try openDisk(found, ByteCount(Int(disk.bytes)), offer.machine))
+            machine.disks.append(try openDisk(found, ByteCount(Int(disk.bytes)), volume, offer.machine))
         }
     }
 

@@ -20,7 +20,7 @@ struct DiskChoice {
 
 /// Those of a domain that leaves.
 struct SourceDisks {
-    private let chosen: [(its: XenDisk, volume: String)]
+    private let chosen: [(its: XenDisk, name: String, volume: String)]
     /// What is written to them does not come along.
     private let left: [XenDisk]
 
@@ -35,12 +35,12 @@ struct SourceDisks {
         // With `all`, what the guest cannot write is as the domain's configuration has it on both hosts.
         let isChosen = { (disk: XenDisk) in choice.contains(disk) && (disk.isWritable || !choice.isAll) }
         chosen = try its.filter(isChosen).map { (disk) throws(TurntableError) in
-            guard let device = disk.servedDevice, let volume = LVM.volumeName(ofDevice: device) else {
+            guard let device = disk.servedDevice, let name = LVM.volumeName(ofDevice: device), let volume = LVM.identifier(ofDevice: device) else {
                 throw TurntableError(
                     .unsupported, what, "\(disk.name) (\(disk.place)) is no logical volume that xen-blkback serves",
                     remedy: "if the target sees the same storage, name only the others in TURNTABLE_DISKS")
             }
-            return (disk, volume)
+            return (disk, name, volume)
         }
         left = its.filter { !isChosen($0) }
     }
@@ -48,14 +48,16 @@ struct SourceDisks {
     var isEmpty: Bool { chosen.isEmpty }
 
     /// What reads them. From here on LVM works for this process.
-    func open(for machine: String, note: @escaping @Sendable (String) -> Void) throws(TurntableError) -> [(its: XenDisk, source: any BlockSource)] {
+    func open(
+        for machine: String, note: @escaping @Sendable (String) -> Void
+    ) throws(TurntableError) -> [(its: XenDisk, volume: String, source: any BlockSource)] {
         if !left.isEmpty {
             let list = left.map { "\($0.name) (\($0.place)\($0.isWritable ? "" : ", read-only"))" }.joined(separator: ", ")
             note("\(list) stays: the target must have the same storage")
         }
         return try chosen.map { (disk) throws(TurntableError) in
             let lvm = LVM(helper: HelperProcess([try LVM.helperPath()]))
-            return (disk.its, try VolumeSource(disk.volume, as: disk.its.name, for: machine, lvm: lvm, watching: note))
+            return (disk.its, disk.volume, try VolumeSource(disk.name, as: disk.its.name, for: machine, lvm: lvm, watching: note))
         }
     }
 
@@ -77,13 +79,18 @@ struct SourceDisks {
 extension Settings {
     /// Opens a disk of a domain that comes.
     var openDisk: XenTargetHost.OpenDisk {
-        { (disk, size, machine) throws(TurntableError) in
+        { (disk, size, source, machine) throws(TurntableError) in
             let what = "taking the disk \(disk.name) of \(machine)"
             guard disks.contains(disk) else {
                 throw TurntableError(.refused, what, "this host does not let it come", remedy: "set TURNTABLE_DISKS for what receives it here")
             }
             guard let device = disk.servedDevice else {
                 throw TurntableError(.unsupported, what, "here it is \(disk.place), no block device that xen-blkback serves")
+            }
+            guard LVM.identifier(ofDevice: device) != source else {
+                throw TurntableError(
+                    .refused, what, "\(disk.place) is the volume that the source has: both hosts see the same storage",
+                    remedy: "leave it out of TURNTABLE_DISKS at the source")
             }
             return try VolumeSink(
                 device, as: disk.name, of: machine, size: size, recycling: isRecycling, sharing: .one,

@@ -10,7 +10,9 @@ struct FormatTests {
     static let state = XenState(
         counter: .init(mode: 2, kilohertz: 2_596_142, incarnation: 1, elapsedNanoseconds: 1 << 40),
         parameters: XenState.movedParameters.map { .init(index: $0, value: UInt64($0) << 20) }, context: Array(0...255))
-    static let description = XenDescription(frames: 1 << 20, runs: [0..<160, 256..<40_960, 1_044_472..<1_044_480], rings: XenRings(store: 1_044_476, console: 0), processorPolicy: [1, 2, 3])
+    static let description = XenDescription(
+        frames: 1 << 20, runs: [0..<160, 256..<40_960, 1_044_472..<1_044_480], rings: XenRings(store: 1_044_476, console: 0),
+        processorPolicy: [1, 2, 3], volumes: ["LVM-one", ""])
 
     @Test func aStateComesBack() throws {
         #expect(XenState.movedParameters.count == 16)
@@ -33,7 +35,7 @@ struct FormatTests {
 
     @Test(arguments: [[100..<50 + 100, 20..<30], [0..<10, 9..<20], [(1 << 20) - 1..<(1 << 20) + 1]])
     func runsThatOverlapOrLeaveTheMemoryAreRefused(runs: [Range<Int>]) {
-        let bad = XenDescription(frames: 1 << 20, runs: runs, rings: XenRings(store: 0, console: 0), processorPolicy: [])
+        let bad = XenDescription(frames: 1 << 20, runs: runs, rings: XenRings(store: 0, console: 0), processorPolicy: [], volumes: [])
         #expect(throws: TurntableError.self) { try XenDescription(decoding: bad.encoded()) }
     }
 
