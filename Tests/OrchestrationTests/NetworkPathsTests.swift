@@ -44,7 +44,7 @@ internal import TurntableCore
     /// More than a computer needs that has other tests to run.
     private static let patience = Nanoseconds.seconds(60)
 
-    private func with(age: Nanoseconds = Limits.networkAge, _ body: (Scene) async throws -> Void) async throws {
+    private func with(age: Nanoseconds = .seconds(3600), _ body: (Scene) async throws -> Void) async throws {
         let stage = try NSIStage()
         let client = try Client(identity: stage.requester, connectingWithin: Self.patience)
         let store = FileManager.default.temporaryDirectory.appending(path: "turntable-paths-\(UUID().uuidString).sqlite").path

@@ -47,11 +47,11 @@ struct RuleTests {
     @Test func aDeposedMasterWritesNothing() async throws {
         let (store, path) = try store()
         defer { remove(path) }
-        let lease = try await store.grantLease(.seconds(60))
+        let lease = try await store.grantLease(.seconds(3600))
         let first = Term(number: try #require(try await store.commit([.absent(Term.key)], [.put(Term.key, Data("a".utf8), lease)])))
         #expect(try await store.commit([first.condition], [.put("x", Data("1".utf8))]) != nil)
         try await store.revoke(lease)
-        let next = try await store.grantLease(.seconds(60))
+        let next = try await store.grantLease(.seconds(3600))
         let second = Term(number: try #require(try await store.commit([.absent(Term.key)], [.put(Term.key, Data("a".utf8), next)])))
         #expect(try await store.commit([first.condition], [.put("x", Data("2".utf8))]) == nil)
         #expect(try await store.commit([second.condition], [.put("x", Data("3".utf8))]) != nil)
