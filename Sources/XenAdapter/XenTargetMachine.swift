@@ -127,12 +127,14 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     /// Returns when libxl has made the domain's devices.
     func awaitDevices() throws(TurntableError) {
         if let owner { return try owner.awaitDevices() }
-        let deadline = Clock.now + Limits.xenDevicesTime
+        // As long as the source waits, and time enough to tell it.
+        let limit = Limits.prepareTime - Limits.helloTime
+        let deadline = Clock.now + limit
         while !isReady {
             try checkAlive()
             guard Clock.now < deadline else {
                 throw TurntableError(
-                    .hypervisor, "waiting for the domain's devices", "libxl has not made them within \(Limits.xenDevicesTime)", remedy: "see what xl says here")
+                    .hypervisor, "waiting for the domain's devices", "libxl has not made them within \(limit)", remedy: "see what xl says here")
             }
             Clock.sleep(Limits.pollTime)
         }
