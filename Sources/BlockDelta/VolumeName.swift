@@ -5,7 +5,7 @@ internal import TurntableLinux
 extension LVM {
     /// GROUP/VOLUME of a device of device-mapper's, under any of its names; nil if it is not a logical volume.
     public static func volumeName(ofDevice path: String) -> String? {
-        guard let number = deviceNumber(at: path), let identifier = identifier(ofDevice: path), let name = attribute("name", of: number)
+        guard let number = deviceNumber(at: path), let identifier = identifier(of: number), let name = attribute("name", of: number)
         else { return nil }
         // A volume's own device has LVM- and 64 letters; those of its layers have a suffix.
         guard identifier.utf8.count == 68 else { return nil }
@@ -13,8 +13,10 @@ extension LVM {
     }
 
     /// What tells a logical volume, or a layer of one, from all others, on whatever host; nil if it is none.
-    public static func identifier(ofDevice path: String) -> String? {
-        deviceNumber(at: path).flatMap { attribute("uuid", of: $0) }.flatMap { $0.hasPrefix("LVM-") ? $0 : nil }
+    public static func identifier(ofDevice path: String) -> String? { deviceNumber(at: path).flatMap(identifier(of:)) }
+
+    private static func identifier(of number: String) -> String? {
+        attribute("uuid", of: number).flatMap { $0.hasPrefix("LVM-") ? $0 : nil }
     }
 
     /// One hyphen stands between group and volume; those of the names themselves are doubled.

@@ -16,7 +16,7 @@ public enum HelperWord: Sendable, Codable {
 /// The helper's end. A reader that does not read holds nothing up.
 public final class ReportLine: Sendable {
     private struct State {
-        var lines: [[UInt8]] = []
+        var words: [HelperWord] = []
         var isOver = false
         var isDone = false
     }
@@ -27,22 +27,25 @@ public final class ReportLine: Sendable {
         let number = socket.release()
         _ = WorkerThread("xen-report") { [state] in
             let socket = Descriptor(owning: number)
-            while !state.read({ $0.isOver && $0.lines.isEmpty }) {
-                let lines = state.wait(atMost: Limits.heartbeatTime) { (state) -> [[UInt8]]? in
-                    defer { state.lines = [] }
-                    return state.lines.isEmpty && !state.isOver ? nil : state.lines
+            while !state.read({ $0.isOver && $0.words.isEmpty }) {
+                let words = state.wait(atMost: Limits.heartbeatTime) { (state) -> [HelperWord]? in
+                    defer { state.words = [] }
+                    return state.words.isEmpty && !state.isOver ? nil : state.words
                 }
-                // A reader that is gone hears nothing; the move goes on.
-                for line in lines ?? [] { try? Socket.write(socket, line, what: "telling `turntable xen migrate`") }
+                for word in words ?? [] {
+                    guard let line = try? JSONEncoder().encode(word) else { continue }
+                    // A reader that is gone hears nothing; the move goes on.
+                    try? Socket.write(socket, Array(line) + [UInt8(ascii: "\n")], what: "telling `turntable xen migrate`")
+                }
             }
             state.update { $0.isDone = true }
         }
     }
 
+    /// The engine says some of it while the guest stands still: it is put into words by the other thread.
     public func say(_ word: HelperWord) {
-        guard let line = try? JSONEncoder().encode(word) else { return }
         state.update { state in
-            if state.lines.count < Limits.heldReports { state.lines.append(Array(line) + [UInt8(ascii: "\n")]) }
+            if state.words.count < Limits.heldReports { state.words.append(word) }
         }
     }
 

@@ -37,7 +37,7 @@ struct Save {
         let front = Front(
             descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor,
             ending: disks.ending)
-        let reports = Reports(libxl, path: settings.reports)
+        let reports = Reports(libxl, path: Settings.reports)
         do throws(TurntableError) {
             try move(domain, disks, libxl, met.address, security, front, reports)
             Front.rest()

@@ -37,7 +37,6 @@ struct Settings {
     let readinessFile = Self.value("EARLY_END")
     let machine = Self.value("MACHINE")
     let service = Self.value("SERVICE")
-    let reports = Self.reports
     /// Where `turntable xen migrate` hears what becomes of it.
     static var reports: String? { value("REPORTS") }
     let stateDirectory = Self.value("STATE_DIR")
