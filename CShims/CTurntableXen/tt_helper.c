@@ -103,7 +103,7 @@ static int copy(int from, int to, size_t skipped) {
     }
 }
 
-pid_t tt_xen_start(const char *program, char **words, int stream_word, int stream) {
+pid_t tt_xen_start(const char *program, char **words, int stream_word, int stream, int messages) {
     static char name[16];
     snprintf(name, sizeof name, "%d", stream);
     words[stream_word] = name;
@@ -112,6 +112,7 @@ pid_t tt_xen_start(const char *program, char **words, int stream_word, int strea
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         fcntl(stream, F_SETFD, 0);
+        if (messages >= 0 && (dup2(messages, STDIN_FILENO) < 0 || dup2(messages, STDOUT_FILENO) < 0)) _exit(127);
         execv(program, words);
         _exit(127);
     }
@@ -127,7 +128,7 @@ int tt_xen_wait(pid_t child) {
 int tt_xen_run_into(const char *program, char **words, int stream_word, int stream, size_t skipped) {
     int way[2];
     if (pipe2(way, O_CLOEXEC) != 0) return -errno;
-    pid_t child = tt_xen_start(program, words, stream_word, way[1]);
+    pid_t child = tt_xen_start(program, words, stream_word, way[1], -1);
     close(way[1]);
     if (child < 0) {
         close(way[0]);

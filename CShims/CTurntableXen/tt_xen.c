@@ -25,6 +25,9 @@ struct tt_xen {
     xc_hypercall_buffer_t marks_buffer;
     void *marks;
     size_t marks_pages;
+    // Xen's table of the host's frames, by their numbers: which frame of its owner's each is. Mapped at the first question.
+    const xen_pfn_t *owners_frames;
+    unsigned long host_frames;
 };
 
 static int failure(void) { return errno ? -errno : -EIO; }
@@ -50,8 +53,12 @@ static void free_marks(struct tt_xen *xen) {
     xen->marks = NULL;
 }
 
+// The table's pieces are of 2 MiB.
+static size_t owners_bytes(unsigned long frames) { return (frames * sizeof(xen_pfn_t) + (2 << 20) - 1) & ~((size_t)(2 << 20) - 1); }
+
 void tt_xen_close(struct tt_xen *xen) {
     free_marks(xen);
+    if (xen->owners_frames) munmap((void *)(uintptr_t)xen->owners_frames, owners_bytes(xen->host_frames));
     if (xen->store) xs_close(xen->store);
     if (xen->memory) xenforeignmemory_close(xen->memory);
     if (xen->control) xc_interface_close(xen->control);
@@ -258,8 +265,40 @@ int tt_xen_clear_frame(struct tt_xen *xen, uint32_t domain, uint64_t frame) {
 }
 
 int tt_xen_seed_grants(
-    struct tt_xen *xen, uint32_t domain, uint64_t console, uint64_t store, uint32_t console_domain, uint32_t store_domain) {
-    return xc_dom_gnttab_seed(xen->control, domain, true, console, store, console_domain, store_domain) < 0 ? failure() : 0;
+    struct tt_xen *xen, uint32_t domain, int is_hvm, uint64_t console, uint64_t store, uint32_t console_domain, uint32_t store_domain) {
+    return xc_dom_gnttab_seed(xen->control, domain, is_hvm != 0, console, store, console_domain, store_domain) < 0 ? failure() : 0;
+}
+
+static int map_owners_frames(struct tt_xen *xen) {
+    unsigned long last;
+    if (xen->owners_frames) return 0;
+    if (xc_maximum_ram_page(xen->control, &last) < 0) return failure();
+    xen->host_frames = last + 1;
+    xen->owners_frames = xc_map_m2p(xen->control, xen->host_frames, PROT_READ, NULL);
+    return xen->owners_frames ? 0 : failure();
+}
+
+int tt_xen_own_frame(struct tt_xen *xen, uint64_t machine, uint64_t *frame) {
+    int result = map_owners_frames(xen);
+    if (result < 0) return result;
+    if (machine >= xen->host_frames) return -ERANGE;
+    *frame = xen->owners_frames[machine];
+    return 0;
+}
+
+int tt_xen_machine_frame(struct tt_xen *xen, uint32_t domain, uint64_t frame, uint64_t *machine) {
+    int result = map_owners_frames(xen);
+    for (uint64_t one = 0; result == 0 && one < xen->host_frames; one++) {
+        uint8_t is_its = 0;
+        if (xen->owners_frames[one] != frame) continue;
+        // Others' frames have the same number.
+        result = tt_xen_present(xen, domain, one, 1, &is_its);
+        if (result == 0 && is_its) {
+            *machine = one;
+            return 0;
+        }
+    }
+    return result < 0 ? result : -ENOENT;
 }
 
 int tt_xen_resume(struct tt_xen *xen, uint32_t domain) {

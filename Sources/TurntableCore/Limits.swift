@@ -160,6 +160,8 @@ public enum Limits {
     public static let xenFramesAtOnce = 4096
     /// A helper waits this long for the one at the other end to come, then takes it to be Xen's own.
     public static let xenMeetingTime = Nanoseconds.seconds(30)
+    /// A restorer that was given a PV domain's rings has given them memory within this time.
+    public static let xenRingsTime = Nanoseconds.seconds(30)
     /// A helper that is done leaves the host to xl for this long before it takes its maps down.
     public static let xenRestTime = Nanoseconds.seconds(10)
     /// Under xl a cut line is waited for this long: a helper that has died is not started again.

@@ -127,6 +127,7 @@ package struct LibxcPageList: Equatable {
         }
     }
 
+    package func frame(_ index: Int) -> UInt64 { entries[index] & (1 << 52 - 1) }
     package func hasPage(_ index: Int) -> Bool { entries[index] >> 60 < 13 }
     package func isZero(_ index: Int) -> Bool { entries[index] & Self.zeroMark != 0 }
     package mutating func markZero(_ index: Int) { entries[index] |= Self.zeroMark }

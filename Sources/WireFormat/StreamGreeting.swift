@@ -16,7 +16,7 @@
 package import TurntableCore
 
 package struct StreamGreeting: Equatable {
-    static let version: UInt16 = 3
+    static let version: UInt16 = 4
     /// Of Xen: the only one whose save helper's messages and libraries the helper is made for.
     package static let xen = (major: 4, minor: 17)
     static let magic = Array("TURNTABL".utf8)

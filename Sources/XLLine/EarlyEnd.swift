@@ -15,7 +15,10 @@ struct EarlyEnd {
         case ending(Int)
         case done
     }
-    private var state = State.looking([])
+    private var state: State
+
+    /// - Parameter isUsed: the program at the end of the stream starts turntable-xen-helper. Xen's own would take the end for its stream's.
+    init(isUsed: Bool = true) { state = isUsed ? .looking([]) : .done }
 
     /// What tells turntable-xen-helper that its stream passes here, and where it reads whether xl is ready (Readiness.swift).
     static let setting = "TURNTABLE_EARLY_END"

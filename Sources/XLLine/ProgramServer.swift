@@ -14,17 +14,20 @@ public final class ProgramServer: Sendable {
 
     private let transport: any TargetTransport
     private let policy: Policy
+    private let hasHelper: @Sendable ([String]) -> Bool
     private let resolve: Resolver
     private let note: @Sendable (String) -> Void
     private let running = Monitor(0)
     private let isInterrupted = Monitor(false)
 
-    /// - Parameter note: told of what begins, ends, and is turned away.
+    /// - Parameters:
+    ///   - hasHelper: whether what is asked for in these words starts turntable-xen-helper here (EarlyEnd.swift).
+    ///   - note: told of what begins, ends, and is turned away.
     public init(
-        _ transport: any TargetTransport, policy: @escaping Policy, resolve: @escaping Resolver = ProgramServer.knowsNothing,
-        note: @escaping @Sendable (String) -> Void
+        _ transport: any TargetTransport, policy: @escaping Policy, hasHelper: @escaping @Sendable (_ words: [String]) -> Bool = { _ in true },
+        resolve: @escaping Resolver = ProgramServer.knowsNothing, note: @escaping @Sendable (String) -> Void
     ) {
-        (self.transport, self.policy, self.resolve, self.note) = (transport, policy, resolve, note)
+        (self.transport, self.policy, self.hasHelper, self.resolve, self.note) = (transport, policy, hasHelper, resolve, note)
     }
 
     /// Of a server whose programs keep no journals.
@@ -70,7 +73,7 @@ public final class ProgramServer: Sendable {
         guard count <= Limits.programs else {
             throw TurntableError(.refused, "running a program", "\(Limits.programs) run already", remedy: "try again later")
         }
-        let program = try RunningProgram(try policy(words), control)
+        let program = try RunningProgram(try policy(words), control, hasHelper: hasHelper(words))
         note("\(peer) asked for `\(words.joined(separator: " "))`")
         return program.serve()
     }
@@ -85,9 +88,10 @@ private final class RunningProgram: Sendable {
     private let errors: Descriptor
     private let readers: [WorkerThread]
     private let pulse: Pulse
+    private let hasHelper: Bool
 
-    init(_ command: [String], _ control: any ControlChannel) throws(TurntableError) {
-        self.control = control
+    init(_ command: [String], _ control: any ControlChannel, hasHelper: Bool) throws(TurntableError) {
+        (self.control, self.hasHelper) = (control, hasHelper)
         // Sockets, not pipes: an end can be made at the one end whoever still holds the other.
         let (ours, theirs) = try Socket.pair()
         channel = Descriptor(owning: ours)
@@ -123,7 +127,7 @@ private final class RunningProgram: Sendable {
 
     /// Gives it what the other host has for it, until that leaves: then it sees the end of its input, and of its output.
     private func feed() {
-        var stream = EarlyEnd()
+        var stream = EarlyEnd(isUsed: hasHelper)
         do throws(TurntableError) {
             while case .program(.bytes(.input, let bytes)) = try pulse.next() {
                 if bytes.isEmpty { Socket.endWriting(channel) }

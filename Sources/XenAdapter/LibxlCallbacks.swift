@@ -5,6 +5,8 @@
 //   reply   = int, for kinds that have one
 //   text    = length u32, with its zero | bytes
 //
+// Others, which only Xen's own helper has, are passed on as they are (MessageRelay.swift).
+//
 //   1 log: level u32, errno u32 (all ones for none), context text, text     3 suspend → 0 is no     7 QEMU's dirty log: domain u32, on u32 → 0 is yes
 //   8 static data is here: missing u32 → 0 is yes     9 results: store u64, console u64     10 complete: result i32, errno i32 →
 
@@ -31,6 +33,9 @@ public final class LibxlCallbacks: Sendable {
         (self.input, self.output) = (LibxlStream(descriptor: input), LibxlStream(descriptor: output))
         self.understood = understood
     }
+
+    /// What libxl answers.
+    private static let answered: ClosedRange<UInt16> = 3...8
 
     func understands(_ kind: Kind) -> Bool { understood & (1 << UInt32(kind.rawValue)) != 0 }
 
@@ -72,7 +77,7 @@ public final class LibxlCallbacks: Sendable {
         }
     }
 
-    func results(_ rings: XenRings) throws(TurntableError) {
+    public func results(_ rings: XenRings) throws(TurntableError) {
         var writer = MessageWriter()
         writer.append(rings.store)
         writer.append(rings.console)
@@ -87,23 +92,36 @@ public final class LibxlCallbacks: Sendable {
         _ = try ask(.complete, writer.bytes)
     }
 
+    /// A message of another helper's, and libxl's answer to it, if it is of a kind that has one.
+    func pass(_ kind: UInt16, _ arguments: [UInt8]) throws(TurntableError) -> Int32? {
+        guard Self.isAnswered(kind) else {
+            try turn.update { (_) throws(TurntableError) in try write(kind, arguments) }
+            return nil
+        }
+        return try ask(kind, arguments)
+    }
+
+    static func isAnswered(_ kind: UInt16) -> Bool { answered.contains(kind) || kind == Kind.complete.rawValue }
+
     // MARK: - On the wire
 
     static func append(_ text: String, to writer: inout MessageWriter) { writer.append(bytes: Array(text.utf8) + [0]) }
 
     private func send(_ kind: Kind, _ arguments: [UInt8]) throws(TurntableError) {
-        try turn.update { (_) throws(TurntableError) in try write(kind, arguments) }
+        try turn.update { (_) throws(TurntableError) in try write(kind.rawValue, arguments) }
     }
 
-    private func write(_ kind: Kind, _ arguments: [UInt8]) throws(TurntableError) {
+    private func write(_ kind: UInt16, _ arguments: [UInt8]) throws(TurntableError) {
         var writer = MessageWriter()
         writer.append(UInt16(arguments.count + 2))
-        writer.append(kind.rawValue)
+        writer.append(kind)
         writer.append(raw: arguments)
         try output.write(writer.bytes, what: "speaking to libxl")
     }
 
-    private func ask(_ kind: Kind, _ arguments: [UInt8]) throws(TurntableError) -> Int32 {
+    private func ask(_ kind: Kind, _ arguments: [UInt8]) throws(TurntableError) -> Int32 { try ask(kind.rawValue, arguments) }
+
+    private func ask(_ kind: UInt16, _ arguments: [UInt8]) throws(TurntableError) -> Int32 {
         try turn.update { (_) throws(TurntableError) in
             try write(kind, arguments)
             let answer = try input.read(4, what: "hearing from libxl")

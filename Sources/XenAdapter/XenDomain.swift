@@ -194,9 +194,27 @@ internal import WireFormat
         try check(unsafe tt_xen_clear_frame(xen, number, frame), "clearing frame \(frame)")
     }
 
-    func seedGrants(console: UInt64, store: UInt64, _ services: XenServices) throws(TurntableError) {
+    /// - Parameter isHVM: else the frames are the host's.
+    func seedGrants(_ rings: XenRings, isHVM: Bool, _ services: XenServices) throws(TurntableError) {
         try check(
-            unsafe tt_xen_seed_grants(xen, number, console, store, services.consoleDomain, services.storeDomain), "granting console and xenstore")
+            unsafe tt_xen_seed_grants(xen, number, isHVM ? 1 : 0, rings.console, rings.store, services.consoleDomain, services.storeDomain),
+            "granting console and xenstore")
+    }
+
+    /// Of a PV domain: which of its own frames one of the host's is.
+    func ownFrame(of machine: UInt64) throws(TurntableError) -> UInt64 {
+        var frame: UInt64 = 0
+        try check(unsafe tt_xen_own_frame(xen, machine, &frame), "looking for frame \(machine) of the host")
+        return frame
+    }
+
+    /// Of a PV domain: which of the host's frames one of its own is; nil as long as that has no memory.
+    func machineFrame(of frame: UInt64) throws(TurntableError) -> UInt64? {
+        var machine: UInt64 = 0
+        let result = unsafe tt_xen_machine_frame(xen, number, frame, &machine)
+        if result == -ENOENT { return nil }
+        try check(result, "looking for frame \(frame)")
+        return machine
     }
 
     func resume() throws(TurntableError) { try check(unsafe tt_xen_resume(xen, number), "letting the guest run on") }

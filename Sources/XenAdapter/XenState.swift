@@ -86,23 +86,3 @@ struct XenState: Equatable {
         try domain.set(context: context)
     }
 }
-
-/// Frames of a domain's memory that its xenstore and its console use; 0 is none.
-struct XenRings: Equatable {
-    var store: UInt64
-    var console: UInt64
-
-    /// Those that it has, in order.
-    var frames: [Int] { [store, console].filter { $0 != 0 }.map(Int.init).sorted() }
-
-    /// Connects a new domain's. They begin empty: who is at their other ends does not know what was in them.
-    func establish(on domain: XenDomain, _ services: XenServices) throws(TurntableError) {
-        for (parameter, frame) in [(tt_xen_store_frame, store), (tt_xen_console_frame, console)] where frame != 0 {
-            try domain.clear(frame: frame)
-            try domain.set(parameter: parameter, to: frame)
-        }
-        try domain.set(parameter: tt_xen_store_event, to: UInt64(services.storeEvent))
-        try domain.set(parameter: tt_xen_console_event, to: UInt64(services.consoleEvent))
-        try domain.seedGrants(console: console, store: store, services)
-    }
-}

@@ -93,6 +93,9 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         }
     }
 
+    /// Whether libxl is through with what it does here before the machine is started, by ``early``. Not to know is no reason to wait.
+    public static func isReady(_ early: String) -> Bool { (try? readFile(early, atMost: 1))?.first != 0 }
+
     /// What a helper that died made is libxl's to end.
     public func find(_ offer: Offer) throws(TurntableError) -> (any TargetMachine)? { nil }
     public func isWaiting(_ machine: String, _ session: SessionID) -> Bool { false }
@@ -121,8 +124,7 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
         (self.services, self.libxl, self.early, self.owner, self.mayGoOn) = (services, libxl, early, owner, mayGoOn)
     }
 
-    /// Whether libxl is through with what it does here before the machine is started. Not to know is no reason to wait.
-    var isReady: Bool { early.map { (try? readFile($0, atMost: 1))?.first != 0 } ?? true }
+    var isReady: Bool { early.map(XenTargetHost.isReady) ?? true }
 
     /// Returns when libxl has made the domain's devices.
     func awaitDevices() throws(TurntableError) {

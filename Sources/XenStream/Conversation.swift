@@ -1,8 +1,9 @@
 // How the two ends of a stream of Xen's helpers speak on their control stream, which is that of a program that one host runs for the other
 // (WireFormat/ProgramMessage.swift): the source asks for a restorer, its input is the stream's outline, and the target says that it has all.
 //
-//   S start: "xen-restore", data streams, token of the greeting ─ S bytes of input: the outline (WireFormat/LibxcStream.swift); the other
-//   pages on the data streams ─ T ended 0: the restorer was given the whole stream
+//   S start: "xen-restore", data streams, token of the greeting, the frames of the domain's rings (store, console) ─ T Readiness ─
+//   S bytes of input: the outline (WireFormat/LibxcStream.swift); the other pages on the data streams ─ T Readiness again, if it was not ready ─
+//   T ended 0: the restorer was given the whole stream, and was done with it where libxl has gone on before that
 //   either: Abort, with the reason
 
 internal import Transport
@@ -10,22 +11,34 @@ internal import TurntableCore
 internal import TurntableLinux
 internal import WireFormat
 
+/// The frames of a domain's memory, by its own numbers, through which it speaks with xenstore and has its console.
+public struct StreamRings: Equatable, Sendable {
+    public var store: UInt64
+    public var console: UInt64
+    public init(store: UInt64, console: UInt64) { (self.store, self.console) = (store, console) }
+}
+
 /// What a source asks for.
 struct StreamRequest: Equatable {
     private static let program = "xen-restore"
     var streams: Int
     /// Of the greeting in libxl's stream, so that nobody else's connection is taken for the source's.
     var token: [UInt8]
+    var rings: StreamRings
 
-    init(streams: Int, token: [UInt8]) { (self.streams, self.token) = (streams, token) }
+    init(streams: Int, token: [UInt8], rings: StreamRings) { (self.streams, self.token, self.rings) = (streams, token, rings) }
 
-    var words: [String] { [Self.program, String(streams), token.map { String($0, radix: 16) }.joined(separator: ".")] }
+    var words: [String] {
+        [Self.program, String(streams), token.map { String($0, radix: 16) }.joined(separator: "."), String(rings.store), String(rings.console)]
+    }
 
     /// Nil if it asks for something else.
     init?(_ words: [String]) {
-        guard words.count == 3, words[0] == Self.program, let streams = Int(words[1]), (1...Limits.streams).contains(streams) else { return nil }
+        guard words.count == 5, words[0] == Self.program, let streams = Int(words[1]), (1...Limits.streams).contains(streams),
+            let store = UInt64(words[3]), let console = UInt64(words[4])
+        else { return nil }
         let bytes = words[2].split(separator: ".").map { UInt8($0, radix: 16) }
-        self.init(streams: streams, token: bytes.compactMap { $0 })
+        self.init(streams: streams, token: bytes.compactMap { $0 }, rings: StreamRings(store: store, console: console))
         guard token.count == bytes.count, token.count == StreamGreeting.tokenBytes else { return nil }
     }
 }

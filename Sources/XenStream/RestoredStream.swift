@@ -10,12 +10,23 @@ internal import WireFormat
     private let zeroes: AlignedBuffer
     /// The next page that travels.
     private var next = 0
+    /// Frames whose pages are given as zeroes, and those of them that were not given yet.
+    private let blank: Set<UInt64>
+    private var awaited: Set<UInt64>
+    private let blankWereGiven: () -> Void
 
     private static let what = "the outline of the source's stream"
 
-    /// - Parameter give: takes the stream's next bytes.
-    init(_ outline: Outline, _ window: PageWindow, _ give: @escaping (UnsafeRawBufferPointer) throws(TurntableError) -> Void) {
+    /// - Parameters:
+    ///   - blank: frames whose pages are given as zeroes, whatever they hold.
+    ///   - blankWereGiven: called when each of them was, for the first time.
+    ///   - give: takes the stream's next bytes.
+    init(
+        _ outline: Outline, _ window: PageWindow, blank: Set<UInt64> = [], blankWereGiven: @escaping () -> Void = {},
+        _ give: @escaping (UnsafeRawBufferPointer) throws(TurntableError) -> Void
+    ) {
         (self.outline, self.window) = (outline, window)
+        (self.blank, awaited, self.blankWereGiven) = (blank, blank, blankWereGiven)
         unsafe self.give = give
         zeroes = AlignedBuffer(bytes: Limits.stripePages * pageBytes)
         unsafe zeroes.bytes.initializeMemory(as: UInt8.self, repeating: 0)
@@ -49,28 +60,36 @@ internal import WireFormat
         let entries = try outline.read(try inStream(Self.what) { () throws(WireError) in try LibxcPageList.entriesBytes(after: head) })
         let list = try inStream(Self.what) { () throws(WireError) in try LibxcPageList(decoding: head + entries, of: record, isOutline: true) }
         try giveBytes(list.encoded(isOutline: false))
-        // Pages that come next to each other in the stream, all zero or none, at once.
-        var run = 0, isZero = false
+        // Pages of one kind that come next to each other in the stream, at once.
+        var run = 0, kind = Kind.travels
         for entry in list.entries.indices where list.hasPage(entry) {
-            if list.isZero(entry) != isZero {
-                try givePages(run, areZero: isZero)
-                (run, isZero) = (0, list.isZero(entry))
+            let its: Kind = list.isZero(entry) ? .isZero : blank.contains(list.frame(entry)) ? .isBlank : .travels
+            if its != kind {
+                try givePages(run, kind)
+                (run, kind) = (0, its)
             }
             run += 1
         }
-        try givePages(run, areZero: isZero)
+        try givePages(run, kind)
+        guard !awaited.isEmpty else { return }
+        awaited.subtract(list.entries.indices.lazy.filter(list.hasPage).map(list.frame))
+        if awaited.isEmpty { blankWereGiven() }
     }
 
-    private mutating func givePages(_ count: Int, areZero: Bool) throws(TurntableError) {
+    private enum Kind {
+        case travels, isZero, isBlank
+    }
+
+    private mutating func givePages(_ count: Int, _ kind: Kind) throws(TurntableError) {
         var left = count
         while left > 0 {
             var piece = min(left, Limits.stripePages)
-            if areZero {
-                try unsafe give(UnsafeRawBufferPointer(start: zeroes.bytes.baseAddress, count: piece * pageBytes))
-            } else {
+            if kind != .isZero {
                 guard let end = try window.awaitPages(from: next) else { preconditionFailure("a target's window is never finished") }
                 piece = min(left, end - next)
-                try unsafe give(UnsafeRawBufferPointer(start: window.address(of: next), count: piece * pageBytes))
+            }
+            try unsafe give(UnsafeRawBufferPointer(start: kind == .travels ? window.address(of: next) : zeroes.bytes.baseAddress, count: piece * pageBytes))
+            if kind != .isZero {
                 next += piece
                 window.empty(to: next)
             }

@@ -13,13 +13,15 @@ public final class StreamSource: Sendable {
     private let request: StreamRequest
     private let window: PageWindow
     private let course = Course()
+    /// What the target has said of that; nil if nothing.
+    private let isTargetReady = Monitor<Bool?>(nil)
 
     /// - Parameters:
     ///   - saver: the other end of what Xen's own helper writes to.
     ///   - token: of the greeting that the target has heard.
-    public init(saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8]) {
+    public init(saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8], rings: StreamRings) {
         self.transport = transport
-        request = StreamRequest(streams: streams, token: token)
+        request = StreamRequest(streams: streams, token: token, rings: rings)
         window = PageWindow(streams: streams)
         saved = SavedStream(saver, window)
     }
@@ -29,11 +31,18 @@ public final class StreamSource: Sendable {
         course.onFailure { [self] _ in
             window.close()
             saved.end()
+            // Whoever waits for it looks again.
+            isTargetReady.update { _ in }
         }
         do throws(TurntableError) { return try carry() } catch {
             course.fail(error)
             throw course.failure ?? error
         }
+    }
+
+    /// Returns when the guest may be suspended: the target only waits for what it holds then. False if it is not ready after so long.
+    public func awaitReadiness(atMost limit: Nanoseconds = Limits.readinessTime) -> Bool {
+        isTargetReady.wait(atMost: limit) { [course] in $0 == true || course.isOver ? true : nil } ?? false
     }
 
     /// Ends it from another thread: a failure unless it is over.
@@ -74,10 +83,15 @@ public final class StreamSource: Sendable {
 
     /// What the target says.
     private func hear(_ pulse: Pulse) throws(TurntableError) {
-        switch try pulse.next() {
-        case .program(.ended(0)): _ = course.finish()
-        case .abort(let reason): throw TurntableError(.refused, "the target's helper", reason)
-        default: throw TurntableError(.protocol, "the target's helper", "it sent a message that is not for now")
+        while true {
+            switch try pulse.next() {
+            case .readiness(let isReady): isTargetReady.update { $0 = isReady }
+            case .program(.ended(0)):
+                _ = course.finish()
+                return
+            case .abort(let reason): throw TurntableError(.refused, "the target's helper", reason)
+            default: throw TurntableError(.protocol, "the target's helper", "it sent a message that is not for now")
+            }
         }
     }
 

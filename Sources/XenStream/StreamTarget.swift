@@ -11,6 +11,7 @@ internal import WireFormat
 public final class StreamTarget: Sendable {
     private let restorer: Descriptor
     private let token: [UInt8]
+    private let early: Early?
     private let course = Course()
     private let outline = Outline()
     private let arrived = Monitor(Arrived())
@@ -34,12 +35,31 @@ public final class StreamTarget: Sendable {
         }
     }
 
+    /// Of a target where libxl goes on, to the domain's devices, while the domain still runs at the source. The rings are given empty then, for
+    /// whoever is at their other ends uses them from then on.
+    public struct Early: Sendable {
+        let begin: @Sendable (StreamRings) throws(TurntableError) -> Void
+        let isReady: @Sendable () -> Bool
+        let awaitRestorer: @Sendable () throws(TurntableError) -> Void
+
+        /// - Parameters:
+        ///   - begin: has libxl go on; called when the restorer has been given the domain's rings.
+        ///   - isReady: whether libxl is through with that.
+        ///   - awaitRestorer: returns when the restorer is done with all that it was given.
+        public init(
+            begin: @escaping @Sendable (StreamRings) throws(TurntableError) -> Void, isReady: @escaping @Sendable () -> Bool,
+            awaitRestorer: @escaping @Sendable () throws(TurntableError) -> Void
+        ) {
+            (self.begin, self.isReady, self.awaitRestorer) = (begin, isReady, awaitRestorer)
+        }
+    }
+
     /// - Parameters:
     ///   - restorer: the other end of what Xen's own helper reads.
     ///   - token: of the greeting that the source sent.
-    public init(restorer: consuming Descriptor, token: [UInt8]) {
+    public init(restorer: consuming Descriptor, token: [UInt8], early: Early? = nil) {
         self.restorer = restorer
-        self.token = token
+        (self.token, self.early) = (token, early)
     }
 
     /// Returns when Xen's own helper has been given all of the stream, and the source was told. Whatever fails, the helper sees the end of an
@@ -72,6 +92,7 @@ public final class StreamTarget: Sendable {
         // A helper that takes nothing for so long has failed.
         try Socket.setTimeouts(restorer, receive: Limits.stallTime, send: Limits.stallTime)
         let receivers = try meet(transport)
+        let rings = arrived.read { $0.request?.rings }
         let window = PageWindow(streams: receivers.count)
         course.onFailure { _ in
             window.close()
@@ -85,16 +106,39 @@ public final class StreamTarget: Sendable {
             for thread in threads { thread.join() }
         }
         do throws(TurntableError) {
-            var stream = unsafe RestoredStream(outline, window) { [self] (bytes) throws(TurntableError) in try unsafe give(bytes) }
+            var beginning: WorkerThread?
+            let blank = early == nil ? [] : rings.map { Set([$0.store, $0.console]) } ?? []
+            var stream = unsafe RestoredStream(
+                outline, window, blank: blank, blankWereGiven: { [self] in beginning = rings.map(begin) }
+            ) { [self] (bytes) throws(TurntableError) in try unsafe give(bytes) }
             try stream.restore()
+            Socket.endWriting(restorer)
+            if let early {
+                guard let beginning else {
+                    throw TurntableError(.protocol, "the source's stream", "the pages of the domain's rings are not in it")
+                }
+                try early.awaitRestorer()
+                beginning.join()
+            }
         } catch {
             // Before the threads are waited for.
             course.fail(error)
             throw error
         }
-        Socket.endWriting(restorer)
         guard course.finish() else { throw TurntableError(.cancelled, "receiving the domain", "it has ended") }
         try? arrived.read { $0.control }?.send(.program(.ended(code: 0)))
+    }
+
+    /// Has libxl go on, on a thread of its own, and tells the source when it is through with it, if that is before the end.
+    private func begin(_ rings: StreamRings) -> WorkerThread {
+        course.start("tt-early") { [self] () throws(TurntableError) in
+            guard let early else { return }
+            try early.begin(rings)
+            _ = WorkerThread("tt-ready") { [self] in
+                while !course.isOver, !early.isReady() { Clock.sleep(Limits.pollTime) }
+                try? arrived.read { $0.control }?.send(.readiness(true))
+            }
+        }
     }
 
     private func give(_ bytes: UnsafeRawBufferPointer) throws(TurntableError) {
@@ -137,6 +181,8 @@ public final class StreamTarget: Sendable {
                 try? control.send(.abort("\(error)"))
                 control.shutDown()
             }
+            // In vain if it is gone, which is heard.
+            try? control.send(.readiness(early == nil))
             do throws(TurntableError) { try hear(control) } catch { course.fail(error) }
             control.shutDown()
             arrived.update { $0.isHearing = false }

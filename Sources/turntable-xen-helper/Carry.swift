@@ -1,6 +1,9 @@
 // PV domains: their page tables name the host's own frames, so their memory is Xen's own helper's work at both ends, and its libraries'.
-// It runs as a child of this process and speaks with libxl itself; the stream that it writes or reads is a socket to this process, which
-// carries it to the other end.
+// It runs as a child of this process, and what it and libxl say to each other passes here (XenAdapter/MessageRelay.swift); the stream that it
+// writes or reads is a socket to this process, which carries it to the other end.
+//
+// On our line libxl at the target goes on to the domain's devices as soon as Xen's helper there has given the rings of xenstore and console
+// their memory, and the guest is suspended when those devices are made.
 
 internal import CTurntableXen
 internal import Glibc
@@ -14,21 +17,24 @@ internal import XenStream
 /// Xen's own helper at work.
 private struct StockHelper {
     private let process: pid_t
-    /// The other end of its stream.
+    /// The other end of its stream, and of its standard input and output.
     let stream: Int32
+    let messages: Int32
 
     init(_ invocation: Invocation, _ settings: Settings) throws(TurntableError) {
         let what = "starting \(settings.stockHelper)"
         let remedy = "say where it is with TURNTABLE_STOCK_HELPER"
         guard unsafe access(settings.stockHelper, X_OK) == 0 else { throw TurntableError(.unsupported, what, errorText(errno), remedy: remedy) }
-        let (ours, theirs) = try Socket.pair()
+        let (ourStream, itsStream) = try Socket.pair()
+        let (ourMessages, itsMessages) = try Socket.pair()
         var words = unsafe Helper.words(invocation, settings)
         let started = unsafe words.withUnsafeMutableBufferPointer {
-            unsafe tt_xen_start(settings.stockHelper, $0.baseAddress!, Int32(Invocation.streamWord), theirs)
+            unsafe tt_xen_start(settings.stockHelper, $0.baseAddress!, Int32(Invocation.streamWord), itsStream, itsMessages)
         }
-        close(theirs)
+        close(itsStream)
+        close(itsMessages)
         process = try checked(started, what, remedy: remedy)
-        stream = ours
+        (stream, messages) = (ourStream, ourMessages)
     }
 
     /// Ends this process with it, when it has ended; as a failure if `failure` is one.
@@ -41,10 +47,18 @@ private struct StockHelper {
 
 extension Save {
     /// Carries what Xen's own helper saves to the helper that was met.
-    func carry(_ met: Meeting.Met, _ security: LineSecurity) throws(TurntableError) -> Never {
+    func carry(_ met: Meeting.Met, _ domain: XenDomain, _ libxl: LibxlCallbacks, _ security: LineSecurity) throws(TurntableError) -> Never {
         let transport = TCPSourceTransport(address: met.address, options: line, security: security, peer: settings.peer)
+        let rings = try XenRings(ofPV: domain)
         let saver = try StockHelper(invocation, settings)
-        let source = StreamSource(saver: Descriptor(owning: saver.stream), transport: transport, streams: settings.streams, token: met.token)
+        let source = StreamSource(
+            saver: Descriptor(owning: saver.stream), transport: transport, streams: settings.streams, token: met.token,
+            rings: StreamRings(store: rings.store, console: rings.console))
+        let relay = MessageRelay(helper: Descriptor(owning: saver.messages), libxl: libxl, beforeSuspend: {
+            guard !source.awaitReadiness() else { return }
+            Helper.say("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
+        })
+        _ = WorkerThread("tt-messages") { relay.run() }
         Watch.start(invocation.stream) { source.interrupt("the target's xl has left") }
         do throws(TurntableError) {
             let figures = try source.run()
@@ -59,10 +73,29 @@ extension Save {
 extension Restore {
     /// Gives Xen's own helper what the one at the source saves.
     func carry(_ heard: Meeting.Heard) throws(TurntableError) -> Never {
+        let readiness = heard.isLast ? settings.readinessFile : nil
+        // libxl waits for the one process, and the other may go on when that has ended.
+        let front = try readiness.map { (_) throws(TurntableError) in
+            Front(descriptor: try checked(tt_xen_split(), "starting what receives"), stream: invocation.streamDescriptor)
+        }
         let transport = try listen(try settings.security()) { Helper.say("turned away \($0)") }
         try heard.answer(transport.port)
         let restorer = try StockHelper(invocation, settings)
-        let target = StreamTarget(restorer: Descriptor(owning: restorer.stream), token: heard.token)
+        let relay = MessageRelay(
+            helper: Descriptor(owning: restorer.messages), libxl: LibxlCallbacks(understood: invocation.messages), isEarly: readiness != nil,
+            note: Helper.say)
+        _ = WorkerThread("tt-messages") { relay.run() }
+        let target = StreamTarget(
+            restorer: Descriptor(owning: restorer.stream), token: heard.token,
+            early: readiness.map { readiness in
+                StreamTarget.Early(
+                    begin: { [invocation] (rings) throws(TurntableError) in
+                        let its = try XenRings(store: rings.store, console: rings.console)
+                            .establish(onPV: try XenDomain(invocation.domain), invocation.services)
+                        try relay.completeEarly(its) { front?.letGo(keepsStream: true) }
+                    },
+                    isReady: { XenTargetHost.isReady(readiness) }, awaitRestorer: { () throws(TurntableError) in try relay.awaitCompletion() })
+            })
         Watch.start(invocation.stream) { target.interrupt("the source's xl has left") }
         do throws(TurntableError) { try target.run(transport) } catch { restorer.end(error) }
         target.end()

@@ -21,10 +21,10 @@ struct Save {
         let isPV = try !domain.isHVM()
         let libxl = LibxlCallbacks(understood: invocation.messages)
         let security = try settings.security()
-        // Only what the engine receives tells libxl early what it wants to know.
-        let isLast = isPV ? false : try !domain.hasDeviceModel()
+        // A device model's state comes in libxl's stream when all else is there.
+        let isLast = isPV ? true : try !domain.hasDeviceModel()
         let disks = try SourceDisks(of: domain, settings.disks)
-        guard isLast || disks.isEmpty else {
+        guard isLast && !isPV || disks.isEmpty else {
             throw TurntableError(
                 .unsupported, "moving the disks of domain \(domain.number)", "they go along with PVH domains only", remedy: "unset TURNTABLE_DISKS")
         }
@@ -32,7 +32,7 @@ struct Save {
             if isOwned || !disks.isEmpty { throw Self.nobodyCame }
             try serveStock(libxl)
         }
-        if isPV { try carry(met, security) }
+        if isPV { try carry(met, domain, libxl, security) }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
         let front = Front(
             descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor,

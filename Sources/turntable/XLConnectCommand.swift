@@ -86,6 +86,7 @@ struct XLReceiveCommand: ParsableCommand {
             let server = ProgramServer(
                 transport,
                 policy: { [xl] (words) throws(TurntableError) in words == LibxlProgram.takeWords ? taking.command : try XLWords.command(words, xl: xl) },
+                hasHelper: { words in words == LibxlProgram.takeWords || environmentValue("LIBXL_SAVE_HELPER") != nil },
                 resolve: { (query) throws(TurntableError) in try taking.resolve(query, sign: security.sign) }
             ) { printer.note($0) }
             Signals.onInterrupt { _ in server.interrupt() }

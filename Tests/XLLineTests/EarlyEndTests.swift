@@ -13,8 +13,8 @@ struct EarlyEndTests {
         StreamGreeting(token: Array(1...16), port: 4711, addresses: ["10.8.0.1"], isLast: isLast).encoded()
     }
 
-    private func passed(_ bytes: [UInt8], inPiecesOf count: Int) throws -> [UInt8] {
-        var stream = EarlyEnd()
+    private func passed(_ bytes: [UInt8], inPiecesOf count: Int, isUsed: Bool = true) throws -> [UInt8] {
+        var stream = EarlyEnd(isUsed: isUsed)
         var all: [UInt8] = []
         for start in stride(from: 0, to: bytes.count, by: count) { all += try stream.pass(Array(bytes[start..<min(start + count, bytes.count)])) }
         return all
@@ -32,6 +32,11 @@ struct EarlyEndTests {
         for stream in [Self.head + greeting(isLast: false) + [1, 2, 3] + Self.end + Self.go, Self.head + Self.go] {
             #expect(try passed(stream, inPiecesOf: pieces) == stream)
         }
+    }
+
+    @Test func xensOwnHelperGetsTheStreamAsItCame() throws {
+        let stream = Self.head + greeting(isLast: true) + [1, 2, 3] + Self.end + Self.go
+        #expect(try passed(stream, inPiecesOf: 7, isUsed: false) == stream)
     }
 
     @Test func xensOwnStreamIsNotSearchedForEver() throws {

@@ -11,6 +11,8 @@ struct SavedImage: Sendable {
     private(set) var zeroPages = 0
     /// Bytes after which the last record but END ends.
     private(set) var endStart = 0
+    /// Where each page lies, and of which frame it is.
+    private var places: [(frame: UInt64, start: Int)] = []
     private var generator: SeededGenerator
     /// How often each frame was saved, in its pages, so that no two versions are alike.
     private var versions: [UInt64: UInt64] = [:]
@@ -39,6 +41,15 @@ struct SavedImage: Sendable {
         bytes += LibxcRecord(type: 0, bodyBytes: 0).encoded()
     }
 
+    /// The same with zeroes in the place of these frames' pages.
+    func blanked(_ frames: Set<UInt64>) -> [UInt8] {
+        var blanked = bytes
+        for (frame, start) in places where frames.contains(frame) {
+            blanked.replaceSubrange(start..<start + pageBytes, with: repeatElement(0, count: pageBytes))
+        }
+        return blanked
+    }
+
     private mutating func appendRecord(_ type: UInt32) {
         // Some longer than one message is.
         let count = [0, 1, 8, 31, 4096, Limits.programBytes - 8, 2 * Limits.programBytes + 5].randomElement(using: &generator)!
@@ -62,6 +73,7 @@ struct SavedImage: Sendable {
             pages += 1
             let frame = entry & (1 << 52 - 1)
             versions[frame, default: 0] += 1
+            places.append((frame, bytes.count + LibxcRecord.headBytes + list.bytes.count + body.count))
             if isZero {
                 zeroPages += 1
                 body += [UInt8](repeating: 0, count: pageBytes)

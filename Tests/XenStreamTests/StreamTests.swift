@@ -10,7 +10,7 @@ internal import TurntableLinux
 @testable internal import XenStream
 
 /// Both ends of a line.
-private struct Ends {
+struct Ends {
     enum Kind: CaseIterable {
         case loopback, plain, sealed
     }
@@ -35,12 +35,13 @@ private struct Ends {
     }
 }
 
-private let token = (1...StreamGreeting.tokenBytes).map { UInt8($0) }
+let rings = StreamRings(store: 7, console: 900)
+let token = (1...StreamGreeting.tokenBytes).map { UInt8($0) }
 /// For a computer that does other things.
-private let patience = Nanoseconds.seconds(60)
+let patience = Nanoseconds.seconds(60)
 
 /// A stream on its way: Xen's helpers at both ends, and ours between them.
-private struct Way {
+struct Way {
     let saver: Background<Void>
     let restorer: Background<[UInt8]>
     let source: StreamSource
@@ -55,7 +56,7 @@ private struct Way {
         let (saver, saverEnd) = try Socket.pair(), (restorer, restorerEnd) = try Socket.pair()
         self.saver = FakeHelper.writer(written, to: saverEnd)
         self.restorer = FakeHelper.reader(of: restorerEnd, limit: taken)
-        let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: streams, token: token)
+        let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: streams, token: token, rings: rings)
         let target = StreamTarget(restorer: Descriptor(owning: restorer), token: token)
         (self.source, self.target) = (source, target)
         targetOutcome = Background { () throws(TurntableError) in try target.run(ends.target) }
@@ -122,7 +123,7 @@ struct StreamTests {
         let (saver, saverEnd) = try Socket.pair(), (restorer, restorerEnd) = try Socket.pair()
         let held = Descriptor(owning: saverEnd)
         let ends = try Ends(.sealed, streams: 2)
-        let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: 2, token: token)
+        let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: 2, token: token, rings: rings)
         let target = StreamTarget(restorer: Descriptor(owning: restorer), token: token)
         let targetOutcome = Background { () throws(TurntableError) in try target.run(ends.target) }
         let sourceOutcome = Background { () throws(TurntableError) in try source.run() }
@@ -145,7 +146,7 @@ struct StreamTests {
         let (saver, saverEnd) = try Socket.pair(), (restorer, restorerEnd) = try Socket.pair()
         let held = Descriptor(owning: saverEnd)
         let line = Loopback()
-        let source = StreamSource(saver: Descriptor(owning: saver), transport: line, streams: 4, token: token)
+        let source = StreamSource(saver: Descriptor(owning: saver), transport: line, streams: 4, token: token, rings: rings)
         let target = StreamTarget(restorer: Descriptor(owning: restorer), token: token)
         let reader = FakeHelper.reader(of: restorerEnd)
         let targetOutcome = Background { () throws(TurntableError) in try target.run(line) }
@@ -165,7 +166,7 @@ struct StreamTests {
         let port = try TCPTargetTransport(listening: Address(host: "127.0.0.1", port: 0), security: .none) { _ in }.port
         let transport = TCPSourceTransport(address: Address(host: "127.0.0.1", port: port), options: LineOptions(), security: .none)
         let held = Descriptor(owning: saverEnd)
-        let source = StreamSource(saver: Descriptor(owning: saver), transport: transport, streams: 1, token: token)
+        let source = StreamSource(saver: Descriptor(owning: saver), transport: transport, streams: 1, token: token, rings: rings)
         #expect(failure { () throws(TurntableError) in try source.run() }?.kind == .line)
         #expect(throws: TurntableError.self) { try Socket.write(held, [1], what: "saving") }
     }
@@ -206,7 +207,7 @@ struct StreamTests {
             outcome = Background { () throws(TurntableError) in try target.run(ends.target) }
             let control = try ends.source.connectControl()
             self.control = control
-            try control.send(.program(.start(StreamRequest(streams: streams, token: token).words)))
+            try control.send(.program(.start(StreamRequest(streams: streams, token: token, rings: rings).words)))
             let pages = try TestMemory(pages: [PageWindow.stripes(for: streams) * Limits.stripePages])
             self.pages = pages
             senders = try (0..<streams).map { try ends.source.connectStream($0, attachment: control.attachment, pages: pages) }
@@ -291,9 +292,9 @@ struct StreamTests {
         let other = try ends.source.connectControl()
         try other.send(.program(.start(["xl", "migrate-receive"])))
         let guesser = try ends.source.connectControl()
-        try guesser.send(.program(.start(StreamRequest(streams: 1, token: [UInt8](repeating: 0, count: token.count)).words)))
+        try guesser.send(.program(.start(StreamRequest(streams: 1, token: [UInt8](repeating: 0, count: token.count), rings: rings).words)))
         let stray = try ends.source.connectStream(0, attachment: guesser.attachment, pages: memory)
-        let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: 2, token: token)
+        let source = StreamSource(saver: Descriptor(owning: saver), transport: ends.source, streams: 2, token: token, rings: rings)
         let writer = FakeHelper.writer(image.bytes, to: saverEnd)
         let reader = FakeHelper.reader(of: restorerEnd)
         _ = try source.run()
@@ -310,11 +311,11 @@ struct StreamTests {
 
     @Test func aRequestComesBackOrIsNone() {
         for streams in [1, Limits.streams] {
-            let request = StreamRequest(streams: streams, token: token)
+            let request = StreamRequest(streams: streams, token: token, rings: rings)
             #expect(StreamRequest(request.words) == request)
         }
-        let words = StreamRequest(streams: 1, token: token).words
-        for (index, word) in [(0, "xl"), (1, "0"), (1, "17"), (1, "-1"), (2, ""), (2, "1.2"), (2, words[2] + ".1"), (2, words[2] + "00")] {
+        let words = StreamRequest(streams: 1, token: token, rings: rings).words
+        for (index, word) in [(0, "xl"), (1, "0"), (1, "17"), (1, "-1"), (2, ""), (2, "1.2"), (2, words[2] + ".1"), (2, words[2] + "00"), (3, "-1"), (4, "")] {
             var other = words
             other[index] = word
             #expect(StreamRequest(other) == nil, "\(word)")

@@ -64,8 +64,13 @@ int tt_xen_set_parameter(struct tt_xen *xen, uint32_t domain, uint32_t parameter
 ssize_t tt_xen_context(struct tt_xen *xen, uint32_t domain, void *context, size_t bytes);  // without a buffer: how many it takes
 int tt_xen_set_context(struct tt_xen *xen, uint32_t domain, const void *context, size_t bytes);
 int tt_xen_clear_frame(struct tt_xen *xen, uint32_t domain, uint64_t frame);
-// Lets console and xenstore of the domain reach their rings.
-int tt_xen_seed_grants(struct tt_xen *xen, uint32_t domain, uint64_t console, uint64_t store, uint32_t console_domain, uint32_t store_domain);
+// Lets console and xenstore of the domain reach their rings; of a pv domain by frames of the host.
+int tt_xen_seed_grants(
+    struct tt_xen *xen, uint32_t domain, int is_hvm, uint64_t console, uint64_t store, uint32_t console_domain, uint32_t store_domain);
+// Of a pv domain: the frame of its own that the host's frame `machine` is, by Xen's table of all the host's; and a frame of the host that is
+// the domain's own `frame`, -ENOENT if that has no memory.
+int tt_xen_own_frame(struct tt_xen *xen, uint64_t machine, uint64_t *frame);
+int tt_xen_machine_frame(struct tt_xen *xen, uint32_t domain, uint64_t frame, uint64_t *machine);
 // Lets a suspended domain run on, as if its suspend had been cancelled; without telling xenstore the next one would not be noticed.
 int tt_xen_resume(struct tt_xen *xen, uint32_t domain);
 // Lets a new domain run: all that libxl does for one without a device model.
@@ -92,9 +97,9 @@ int tt_xen_has_hung_up(int file, int milliseconds);
 // Becomes another program; returns only if that fails.
 int tt_xen_become(const char *program, char *const *words);
 
-// Starts another program, for which words[stream_word] comes to name `stream`. Gives the process, which is killed when the calling thread
-// ends; its exit code when it has ended, 1 if it was killed.
-pid_t tt_xen_start(const char *program, char **words, int stream_word, int stream);
+// Starts another program, for which words[stream_word] comes to name `stream`, and the socket `messages` is standard input and output, if it
+// is none below 0. Gives the process, which is killed when the calling thread ends; its exit code when it has ended, 1 if it was killed.
+pid_t tt_xen_start(const char *program, char **words, int stream_word, int stream, int messages);
 int tt_xen_wait(pid_t child);
 
 // Runs another program whose output, on the descriptor that words[stream_word] comes to name, goes to `stream` without its first
