@@ -13,7 +13,7 @@ public final class MessageRelay: Sendable {
     private typealias Kind = LibxlCallbacks.Kind
     private let helper: Descriptor
     private let libxl: LibxlCallbacks
-    private let beforeSuspend: @Sendable () -> Void
+    private let maySuspend: @Sendable () -> Bool
     private let isEarly: Bool
     private let note: @Sendable (String) -> Void
     private let state = Monitor(State())
@@ -32,15 +32,15 @@ public final class MessageRelay: Sendable {
 
     /// - Parameters:
     ///   - helper: the other end of its standard input and output.
-    ///   - beforeSuspend: returns when the guest may be suspended.
+    ///   - maySuspend: returns when the guest may be suspended; false if it is not to be any more.
     ///   - isEarly: it is ``completeEarly(_:_:)`` that tells libxl of the domain, not the helper.
     ///   - note: told of what the helper complains of when libxl is not there any more.
     public init(
-        helper: consuming Descriptor, libxl: LibxlCallbacks, beforeSuspend: @escaping @Sendable () -> Void = {}, isEarly: Bool = false,
+        helper: consuming Descriptor, libxl: LibxlCallbacks, maySuspend: @escaping @Sendable () -> Bool = { true }, isEarly: Bool = false,
         note: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.helper = helper
-        (self.libxl, self.beforeSuspend, self.isEarly, self.note) = (libxl, beforeSuspend, isEarly, note)
+        (self.libxl, self.maySuspend, self.isEarly, self.note) = (libxl, maySuspend, isEarly, note)
     }
 
     /// Passes messages on until the helper has ended. Without libxl it is told nothing more, and ends too.
@@ -80,14 +80,17 @@ public final class MessageRelay: Sendable {
     }
 
     private func pass(_ kind: UInt16, _ arguments: [UInt8]) throws(TurntableError) {
-        if kind == Kind.suspend.rawValue { beforeSuspend() }
+        if kind == Kind.suspend.rawValue, !maySuspend() { return try reply(0) }
         let isOfItsEnd = [Kind.results.rawValue, Kind.complete.rawValue].contains(kind)
         let answer = try turn.update { (_) throws(TurntableError) -> Int32? in
             if isEarly && isOfItsEnd { return LibxlCallbacks.isAnswered(kind) ? 0 : nil }
             return state.read { $0.isDetached } ? takeItself(kind, arguments) : try libxl.pass(kind, arguments)
         }
         if kind == Kind.complete.rawValue { state.update { $0.result = Self.number(arguments) } }
-        guard let answer else { return }
+        if let answer { try reply(answer) }
+    }
+
+    private func reply(_ answer: Int32) throws(TurntableError) {
         var writer = MessageWriter()
         writer.append(answer)
         try Socket.write(helper, writer.bytes, what: "answering Xen's own helper")

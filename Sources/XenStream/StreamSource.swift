@@ -45,6 +45,9 @@ public final class StreamSource: Sendable {
         isTargetReady.wait(atMost: limit) { [course] in $0 == true || course.isOver ? true : nil } ?? false
     }
 
+    /// It has failed, or all is there.
+    public var isOver: Bool { course.isOver }
+
     /// Ends it from another thread: a failure unless it is over.
     public func interrupt(_ why: String) { course.fail(TurntableError(.cancelled, "moving the domain", why)) }
 

@@ -54,9 +54,11 @@ extension Save {
         let source = StreamSource(
             saver: Descriptor(owning: saver.stream), transport: transport, streams: settings.streams, token: met.token,
             rings: StreamRings(store: rings.store, console: rings.console))
-        let relay = MessageRelay(helper: Descriptor(owning: saver.messages), libxl: libxl, beforeSuspend: {
-            guard !source.awaitReadiness() else { return }
-            Helper.say("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
+        let relay = MessageRelay(helper: Descriptor(owning: saver.messages), libxl: libxl, maySuspend: {
+            if !source.awaitReadiness(), !source.isOver {
+                Helper.say("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
+            }
+            return !source.isOver
         })
         _ = WorkerThread("tt-messages") { relay.run() }
         Watch.start(invocation.stream) { source.interrupt("the target's xl has left") }

@@ -13,7 +13,7 @@ private final class Between: Sendable {
     let helper: Descriptor
     let libxl: Descriptor
     let relay: MessageRelay
-    let mayBeSuspended = Monitor(false)
+    let mayBeSuspended = Monitor<Bool?>(nil)
     let notes = Monitor<[String]>([])
     private let running: Background<Void>
 
@@ -24,7 +24,7 @@ private final class Between: Sendable {
         let (mayBeSuspended, notes) = (mayBeSuspended, notes)
         let relay = MessageRelay(
             helper: Descriptor(owning: helperEnd), libxl: LibxlCallbacks(input: libxlEnd, output: libxlEnd, understood: .max),
-            beforeSuspend: { _ = mayBeSuspended.wait(atMost: patience) { $0 ? true : nil } }, isEarly: isEarly,
+            maySuspend: { mayBeSuspended.wait(atMost: patience) { $0 } == true }, isEarly: isEarly,
             note: { note in notes.update { $0.append(note) } })
         self.relay = relay
         running = Background { () throws(TurntableError) in relay.run() }
@@ -84,6 +84,15 @@ struct MessageRelayTests {
         try between.expectHeard(Between.message(3))
         try between.answer(1)
         try between.expectAnswered(1)
+        try between.end()
+    }
+
+    @Test func aMoveThatHasFailedSuspendsNobody() throws {
+        let between = try Between()
+        between.mayBeSuspended.update { $0 = false }
+        try between.say(3)
+        try between.expectAnswered(0)
+        #expect(try !Socket.waitReadable(between.libxl, within: .milliseconds(50)))
         try between.end()
     }
 

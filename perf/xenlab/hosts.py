@@ -129,14 +129,17 @@ class Guest:
         self.name, self.kind, self.address, self.disks = name, kind, address, disks
         self.programs = ["search"] + ["disk"] * bool(disks)
         # tsc_mode and rdtscp: Xen would emulate both for a guest that it starts under TCG's unsteady clock.
-        options = {"pv": 'tsc_mode="native"', "pvh": 'type="pvh"\ntsc_mode="native"\ncpuid="host,rdtscp=0"'}[kind]
-        append = (f"console=hvc0 quiet panic=-1 mitigations=off tsc=reliable {'idle=halt ' if kind == 'pvh' else ''}"
+        options = 'tsc_mode="native"\n' + ('cpuid="host,rdtscp=0"\ntype="%s"' % kind if kind != "pv" else "")
+        if kind == "hvm":
+            # A screen for its memory's sake; nobody looks.
+            options += '\nvga="stdvga"\nvideoram=16\nsdl=0\nvnc=0\nusb=0'
+        append = (f"console=hvc0 quiet panic=-1 mitigations=off tsc=reliable {'idle=halt ' if kind != 'pv' else ''}"
                   f"{f'tt.ip={address}/24 ' if address else ''}tt.dirty={dirty} tt.set={working_set} tt.period=1000 "
                   f"tt.disk={self.DISK_RATE} tt.diskset={self.DISK_SET} tt.diskfill={self.DISK_FILLED} "
                   f"tt.run=\"probe talk {' '.join(self.programs)}\"")
         self.config = "\n".join([
-            f'name="{name}"', options, 'kernel="/guests/vmlinux"', 'ramdisk="/guests/demo.cpio"', f"memory={memory_mib}", "vcpus=1",
-            'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32"]' if address else "",
+            f'name="{name}"', options, f'kernel="/guests/{"vmlinuz" if kind == "hvm" else "vmlinux"}"', 'ramdisk="/guests/demo.cpio"', f"memory={memory_mib}", "vcpus=1",
+            'vif=["bridge=xenbr0,mac=00:16:3e:08:00:32,type=vif"]' if address else "",
             f"disk={json.dumps(list(disks))}" if disks else "", f"extra='{append}'",
             'on_crash="preserve"', ""])
 
