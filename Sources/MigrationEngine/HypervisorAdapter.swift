@@ -45,6 +45,9 @@ public protocol SourceMachine: AnyObject, Sendable {
     /// - Parameter isContinued: marks made since an earlier process of this migration began to log are kept, if they can be:
     ///   ``DirtyLog/isContinued`` tells.
     func startDirtyLog(streams: Int, isContinued: Bool) throws(TurntableError) -> any DirtyLog
+    /// Asked when the machine could be paused: false as long as it is to run on, for something that is done beside the migration. What it writes
+    /// meanwhile goes in a round of its own.
+    func mayPause() -> Bool
     /// Returns when no processor of the machine runs and no device writes its memory.
     func pause() throws(TurntableError)
     /// Saves everything that is not memory of ``pages``, at most ``Limits/deviceStateBytes``. Only while paused. Again without
@@ -91,6 +94,7 @@ public protocol TargetMachine: AnyObject, Sendable {
 
 extension SourceMachine {
     public var isRunning: Bool { true }
+    public func mayPause() -> Bool { true }
     public var disks: [any BlockSource] { [] }
     public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory { preconditionFailure("a machine without disks needs none") }
 }

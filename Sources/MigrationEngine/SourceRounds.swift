@@ -134,14 +134,16 @@ extension SourceMigration {
     /// A pause before the target is ready would last until it is: so the machine runs on meanwhile. False if there was nothing to wait for;
     /// else what was written in that time wants another round.
     func awaitReadiness(_ session: SourceSession, _ senders: [StripeSender]) throws(TurntableError) -> Bool {
-        guard !session.hasAwaitedReadiness, !state.read({ $0.isTargetReady }) else { return false }
+        let isTargetReady = { [state] in state.read { $0.isTargetReady } }
+        guard !session.hasAwaitedReadiness, !(machine.mayPause() && isTargetReady()) else { return false }
         let deadline = Clock.now + options.waits.readiness
-        while state.wait(atMost: Self.tickTime, until: { $0.isTargetReady ? true : nil }) == nil {
+        while !(machine.mayPause() && isTargetReady()) {
             try check(senders)
-            guard Clock.now < deadline else {
+            if Clock.now >= deadline, machine.mayPause() {
                 report(.note("the target is not ready after \(options.waits.readiness): the machine moves all the same, and may stand still longer"))
                 break
             }
+            Clock.sleep(Self.tickTime)
         }
         session.hasAwaitedReadiness = true
         return true

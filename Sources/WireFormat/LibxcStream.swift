@@ -128,6 +128,8 @@ package struct LibxcPageList: Equatable {
     }
 
     package func frame(_ index: Int) -> UInt64 { entries[index] & (1 << 52 - 1) }
+    /// Those that have a page.
+    package var frames: some Sequence<UInt64> { entries.indices.lazy.filter(hasPage).map(frame) }
     package func hasPage(_ index: Int) -> Bool { entries[index] >> 60 < 13 }
     package func isZero(_ index: Int) -> Bool { entries[index] & Self.zeroMark != 0 }
     package mutating func markZero(_ index: Int) { entries[index] |= Self.zeroMark }

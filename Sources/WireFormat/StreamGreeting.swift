@@ -8,10 +8,10 @@
 //
 // The source listens at those addresses on that port; the target's helper connects, and says
 //
-//   "TURNTABL" | version u16 | token | port u16
+//   "TURNTABL" | version u16 | token | port u16 | port of the disks u16
 //
-// The port is the one that it receives on, at the address that it is seen from. An end that meets nobody serves Xen's own. A PV domain then
-// goes as Xen's own stream (LibxcStream.swift), the others by the engine.
+// The ports are those that it receives on, at the address that it is seen from; that of the disks is 0 where none of a PV domain's can come. An end
+// that meets nobody serves Xen's own. A PV domain then goes as Xen's own stream (LibxcStream.swift), the others by the engine.
 
 package import TurntableCore
 
@@ -110,11 +110,12 @@ package struct StreamGreeting: Equatable {
 
     /// The target's answer.
     package struct Answer: Equatable {
-        package static let bytes = StreamGreeting.magic.count + 2 + StreamGreeting.tokenBytes + 2
+        package static let bytes = StreamGreeting.magic.count + 2 + StreamGreeting.tokenBytes + 4
         package var token: [UInt8]
         package var port: UInt16
+        package var disksPort: UInt16
 
-        package init(token: [UInt8], port: UInt16) { (self.token, self.port) = (token, port) }
+        package init(token: [UInt8], port: UInt16, disksPort: UInt16 = 0) { (self.token, self.port, self.disksPort) = (token, port, disksPort) }
 
         package func encoded() -> [UInt8] {
             var writer = MessageWriter()
@@ -122,6 +123,7 @@ package struct StreamGreeting: Equatable {
             writer.append(StreamGreeting.version)
             writer.append(raw: token)
             writer.append(port)
+            writer.append(disksPort)
             return writer.bytes
         }
 
@@ -131,6 +133,7 @@ package struct StreamGreeting: Equatable {
                 try StreamGreeting.readHead(&reader)
                 token = try reader.read(raw: StreamGreeting.tokenBytes)
                 port = try reader.read()
+                disksPort = try reader.read()
                 try reader.end()
             } catch { throw StreamGreeting.failure(error) }
         }

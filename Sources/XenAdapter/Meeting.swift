@@ -35,22 +35,26 @@ public enum Meeting {
         while Clock.now < deadline, !stream.hasHungUp(within: .zero) {
             guard let socket = try Socket.accept(listener, within: Limits.pollTime) else { continue }
             // A stranger is no reason to stop waiting.
-            if let port = try? hear(socket, token) {
+            if let answer = try? hear(socket, token) {
                 let peer = Socket.peerName(socket)
                 let host = peer.hasPrefix(mappedPrefix) ? String(peer.dropFirst(mappedPrefix.count)) : peer
-                return Met(address: Address(host: host, port: port), token: token)
+                return Met(
+                    address: Address(host: host, port: answer.port), token: token,
+                    disks: answer.disksPort == 0 ? nil : Address(host: host, port: answer.disksPort))
             }
         }
         return nil
     }
 
     /// A target's helper that answered: where it receives, and what it knows the source by.
-    public struct Met: Equatable {
+    public struct Met: Equatable, Sendable {
         public let address: Address
         public let token: [UInt8]
+        /// Where the disks of a PV domain are received; nil if none can come.
+        public let disks: Address?
     }
 
-    private static func hear(_ socket: borrowing Descriptor, _ token: [UInt8]) throws(TurntableError) -> UInt16 {
+    private static func hear(_ socket: borrowing Descriptor, _ token: [UInt8]) throws(TurntableError) -> StreamGreeting.Answer {
         try Socket.setTimeouts(socket, receive: .seconds(2), send: .seconds(2))
         var bytes: [UInt8] = []
         while bytes.count < StreamGreeting.Answer.bytes {
@@ -60,7 +64,7 @@ public enum Meeting {
         }
         let answer = try StreamGreeting.Answer(decoding: bytes)
         guard answer.token == token else { throw TurntableError(.refused, "hearing the other helper", "it was not greeted") }
-        return answer.port
+        return answer
     }
 
     /// Whether the other end of a stream is one of ours; its greeting is then taken from the stream, else nothing.
@@ -86,13 +90,14 @@ public enum Meeting {
         /// What the source is known by.
         public var token: [UInt8] { greeting.token }
 
-        /// Tells the source on which port it is received.
-        public func answer(_ port: UInt16) throws(TurntableError) {
+        /// Tells the source on which port it is received, and its disks if they can come.
+        public func answer(_ port: UInt16, disks: UInt16 = 0) throws(TurntableError) {
             var failure: TurntableError?
             for host in greeting.addresses {
                 do throws(TurntableError) {
                     let socket = try Socket.connect(to: Address(host: host, port: greeting.port), within: .seconds(5)) { _ in }
-                    return try Socket.write(socket, StreamGreeting.Answer(token: greeting.token, port: port).encoded(), what: "answering \(host)")
+                    let answer = StreamGreeting.Answer(token: greeting.token, port: port, disksPort: disks)
+                    return try Socket.write(socket, answer.encoded(), what: "answering \(host)")
                 } catch { failure = error }
             }
             throw TurntableError(

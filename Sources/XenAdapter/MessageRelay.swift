@@ -14,6 +14,7 @@ public final class MessageRelay: Sendable {
     private let helper: Descriptor
     private let libxl: LibxlCallbacks
     private let maySuspend: @Sendable () -> Bool
+    private let wasAsked: @Sendable (_ isSuspended: Bool) -> Void
     private let isEarly: Bool
     private let note: @Sendable (String) -> Void
     private let state = Monitor(State())
@@ -33,14 +34,16 @@ public final class MessageRelay: Sendable {
     /// - Parameters:
     ///   - helper: the other end of its standard input and output.
     ///   - maySuspend: returns when the guest may be suspended; false if it is not to be any more.
+    ///   - wasAsked: told whether the guest has suspended, when libxl has asked it to.
     ///   - isEarly: it is ``completeEarly(_:_:)`` that tells libxl of the domain, not the helper.
     ///   - note: told of what the helper complains of when libxl is not there any more.
     public init(
-        helper: consuming Descriptor, libxl: LibxlCallbacks, maySuspend: @escaping @Sendable () -> Bool = { true }, isEarly: Bool = false,
+        helper: consuming Descriptor, libxl: LibxlCallbacks, maySuspend: @escaping @Sendable () -> Bool = { true },
+        wasAsked: @escaping @Sendable (_ isSuspended: Bool) -> Void = { _ in }, isEarly: Bool = false,
         note: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.helper = helper
-        (self.libxl, self.maySuspend, self.isEarly, self.note) = (libxl, maySuspend, isEarly, note)
+        (self.libxl, self.maySuspend, self.wasAsked, self.isEarly, self.note) = (libxl, maySuspend, wasAsked, isEarly, note)
     }
 
     /// Passes messages on until the helper has ended. Without libxl it is told nothing more, and ends too.
@@ -86,6 +89,7 @@ public final class MessageRelay: Sendable {
             if isEarly && isOfItsEnd { return LibxlCallbacks.isAnswered(kind) ? 0 : nil }
             return state.read { $0.isDetached } ? takeItself(kind, arguments) : try libxl.pass(kind, arguments)
         }
+        if kind == Kind.suspend.rawValue { wasAsked(answer != 0) }
         if kind == Kind.complete.rawValue { state.update { $0.result = Self.number(arguments) } }
         if let answer { try reply(answer) }
     }

@@ -1,6 +1,8 @@
 internal import Glibc
+internal import MigrationEngine
 public import TurntableCore
 internal import TurntableLinux
+internal import WireFormat
 
 /// A virtual disk of a domain. What it is comes from libxl's own record, which no guest can write; which device serves it, from
 /// the backend's directory of this host.
@@ -82,5 +84,39 @@ extension XenDomain {
             found.append(try XenDisk(identifier, of: number) { (path) throws(TurntableError) in try stored(path) })
         }
         return found
+    }
+
+    /// Opens those that a source offers, in its order; libxl here has made them. `volumes` is by what LVM knows them there.
+    func open(_ offer: Offer, _ volumes: [String], by openDisk: XenTargetHost.OpenDisk) throws(TurntableError) -> [any BlockSink] {
+        guard offer.disks.count == volumes.count else {
+            throw TurntableError(
+                .protocol, "the offer of \(offer.machine)", "its description is of \(volumes.count) disks, it has \(offer.disks.count)")
+        }
+        guard !volumes.isEmpty else { return [] }
+        let its = try disks()
+        return try zip(offer.disks, volumes).map { (disk, volume) throws(TurntableError) in
+            guard let found = its.first(where: { $0.name == disk.name }) else {
+                let known = its.isEmpty ? "none" : its.map(\.name).joined(separator: ", ")
+                throw TurntableError(
+                    .refused, "taking the disk \(disk.name) of \(offer.machine)", "libxl here has made the domain \(known)",
+                    remedy: "give it the same disks on both hosts")
+            }
+            return try openDisk(found, ByteCount(Int(disk.bytes)), volume, offer.machine)
+        }
+    }
+
+    /// Returns when libxl has made the domain's devices.
+    func awaitDevices(_ areReady: () -> Bool) throws(TurntableError) {
+        // As long as a source waits, and time enough to tell it.
+        let limit = Limits.prepareTime - Limits.helloTime
+        let deadline = Clock.now + limit
+        while !areReady() {
+            guard try !facts().isDying else { throw TurntableError(.hypervisor, "domain \(number)", "it was destroyed") }
+            guard Clock.now < deadline else {
+                throw TurntableError(
+                    .hypervisor, "waiting for the domain's devices", "libxl has not made them within \(limit)", remedy: "see what xl says here")
+            }
+            Clock.sleep(Limits.pollTime)
+        }
     }
 }

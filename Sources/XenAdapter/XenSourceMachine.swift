@@ -81,6 +81,7 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
 
     public func resume() throws(TurntableError) {
         dirtyLog?.isLast = false
+        if try domain.hasDeviceModel() { try DeviceModel.letRunOn(of: domain.number) }
         try domain.resume()
     }
 

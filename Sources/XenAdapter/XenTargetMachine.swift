@@ -51,10 +51,6 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         guard offer.regions.count == 1, offer.regions[0].bytes == UInt64(description.frames * pageBytes) else {
             throw TurntableError(.protocol, "the offer of \(offer.machine)", "its memory is not what its description says")
         }
-        guard offer.disks.count == description.volumes.count else {
-            throw TurntableError(
-                .protocol, "the offer of \(offer.machine)", "its description is of \(description.volumes.count) disks, it has \(offer.disks.count)")
-        }
         guard offer.disks.isEmpty || early != nil else {
             throw TurntableError(
                 .unsupported, "taking the disks of \(offer.machine)",
@@ -71,26 +67,12 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         // Only then does the source hear that this host is ready: no device is in the making while the guest stands still.
         do throws(TurntableError) {
             if owner != nil || !offer.disks.isEmpty { try machine.awaitDevices() }
-            try openDisks(of: offer, description.volumes, for: machine)
+            machine.disks = try domain.open(offer, description.volumes, by: openDisk)
         } catch {
             machine.discard()
             throw error
         }
         return machine
-    }
-
-    private func openDisks(of offer: Offer, _ volumes: [String], for machine: XenTargetMachine) throws(TurntableError) {
-        guard !offer.disks.isEmpty else { return }
-        let its = try domain.disks()
-        for (disk, volume) in zip(offer.disks, volumes) {
-            guard let found = its.first(where: { $0.name == disk.name }) else {
-                let known = its.isEmpty ? "none" : its.map(\.name).joined(separator: ", ")
-                throw TurntableError(
-                    .refused, "taking the disk \(disk.name) of \(offer.machine)", "libxl here has made the domain \(known)",
-                    remedy: "give it the same disks on both hosts")
-            }
-            machine.disks.append(try openDisk(found, ByteCount(Int(disk.bytes)), volume, offer.machine))
-        }
     }
 
     /// Whether libxl is through with what it does here before the machine is started, by ``early``. Not to know is no reason to wait.
@@ -129,17 +111,7 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
     /// Returns when libxl has made the domain's devices.
     func awaitDevices() throws(TurntableError) {
         if let owner { return try owner.awaitDevices() }
-        // As long as the source waits, and time enough to tell it.
-        let limit = Limits.prepareTime - Limits.helloTime
-        let deadline = Clock.now + limit
-        while !isReady {
-            try checkAlive()
-            guard Clock.now < deadline else {
-                throw TurntableError(
-                    .hypervisor, "waiting for the domain's devices", "libxl has not made them within \(limit)", remedy: "see what xl says here")
-            }
-            Clock.sleep(Limits.pollTime)
-        }
+        try domain.awaitDevices { isReady }
     }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }

@@ -72,7 +72,7 @@ internal import WireFormat
         }
         try givePages(run, kind)
         guard !awaited.isEmpty else { return }
-        awaited.subtract(list.entries.indices.lazy.filter(list.hasPage).map(list.frame))
+        awaited.subtract(list.frames)
         if awaited.isEmpty { blankWereGiven() }
     }
 

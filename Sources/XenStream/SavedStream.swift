@@ -14,13 +14,19 @@ public struct StreamFigures: Sendable, Equatable {
 final class SavedStream: Sendable {
     private let saver: Descriptor
     private let window: PageWindow
+    private let rings: Set<UInt64>
+    private let afterRings: @Sendable () -> Void
 
     private static let what = "reading what Xen's own helper saves"
 
-    /// - Parameter saver: the other end of what the helper writes to.
-    init(_ saver: consuming Descriptor, _ window: PageWindow) {
+    /// - Parameters:
+    ///   - saver: the other end of what the helper writes to.
+    ///   - afterRings: called when the pages of these frames have gone for the first time; the helper is not heard until it returns.
+    init(_ saver: consuming Descriptor, _ window: PageWindow, _ rings: StreamRings, afterRings: @escaping @Sendable () -> Void) {
         self.saver = saver
         self.window = window
+        self.rings = [rings.store, rings.console]
+        self.afterRings = afterRings
     }
 
     /// The helper's next write fails, and what is read ends.
@@ -31,12 +37,14 @@ final class SavedStream: Sendable {
         var figures = StreamFigures()
         /// The next page that travels.
         var next = 0
+        /// Frames of the rings that have not gone yet.
+        var awaited: Set<UInt64>
         let tell: (_ outline: [UInt8]) throws(TurntableError) -> Void
     }
 
     /// Reads the stream to its end.
     func pass(_ tell: @escaping (_ outline: [UInt8]) throws(TurntableError) -> Void) throws(TurntableError) -> StreamFigures {
-        var progress = Progress(tell: tell)
+        var progress = Progress(awaited: rings, tell: tell)
         let headers = try read(LibxcHeaders.bytes)
         try inStream(Self.what) { () throws(WireError) in try LibxcHeaders.check(headers) }
         try tell(headers)
@@ -68,6 +76,9 @@ final class SavedStream: Sendable {
         try readPages(&list, &progress)
         // The pages are on their way: the outline makes the target wait for them.
         try progress.tell(record.encoded() + list.encoded(isOutline: true))
+        guard !progress.awaited.isEmpty else { return }
+        progress.awaited.subtract(list.frames)
+        if progress.awaited.isEmpty { afterRings() }
     }
 
     /// Reads a record's pages into the window, as many at once as have room in a stripe; of zero ones only the mark remains.

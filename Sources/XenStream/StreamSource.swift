@@ -19,11 +19,16 @@ public final class StreamSource: Sendable {
     /// - Parameters:
     ///   - saver: the other end of what Xen's own helper writes to.
     ///   - token: of the greeting that the target has heard.
-    public init(saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8], rings: StreamRings) {
+    ///   - afterRings: called when the rings' pages have gone for the first time: the target can go on to the domain's devices. Nothing more goes
+    ///     until it returns.
+    public init(
+        saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8], rings: StreamRings,
+        afterRings: @escaping @Sendable () -> Void = {}
+    ) {
         self.transport = transport
         request = StreamRequest(streams: streams, token: token, rings: rings)
         window = PageWindow(streams: streams)
-        saved = SavedStream(saver, window)
+        saved = SavedStream(saver, window, rings, afterRings: afterRings)
     }
 
     /// Returns when all of the stream has been given to the helper at the target. Whatever fails, the saver's next write does too.

@@ -7,6 +7,7 @@
 
 internal import CTurntableXen
 internal import Glibc
+internal import MigrationEngine
 internal import Protection
 internal import TransportTCP
 internal import TurntableCore
@@ -38,69 +39,187 @@ private struct StockHelper {
     }
 
     /// Ends this process with it, when it has ended; as a failure if `failure` is one.
-    func end(_ failure: TurntableError?) -> Never {
+    /// - Parameter afterwards: what is left to do when both have ended well.
+    func end(_ failure: TurntableError?, afterwards: () -> Void = {}) -> Never {
         let code = tt_xen_wait(process)
         if let failure { Helper.say("\(failure)") }
+        if code == 0, failure == nil { afterwards() }
         exit(code != 0 ? code : failure?.kind.exitCode ?? 0)
     }
 }
 
 extension Save {
-    /// Carries what Xen's own helper saves to the helper that was met.
-    func carry(_ met: Meeting.Met, _ domain: XenDomain, _ libxl: LibxlCallbacks, _ security: LineSecurity) throws(TurntableError) -> Never {
+    /// Carries what Xen's own helper saves to the helper that was met, and the disks beside it.
+    func carry(
+        _ met: Meeting.Met, _ domain: XenDomain, _ chosen: SourceDisks, _ libxl: LibxlCallbacks, _ security: LineSecurity
+    ) throws(TurntableError) -> Never {
+        let front = chosen.isEmpty ? nil : Front(
+            descriptor: try checked(tt_xen_split(), "starting what sends"), stream: invocation.streamDescriptor, ending: chosen.ending)
         let transport = TCPSourceTransport(address: met.address, options: line, security: security, peer: settings.peer)
         let rings = try XenRings(ofPV: domain)
+        let disks = chosen.isEmpty ? nil : PVSourceDisks(of: try domain.name(), try chosen.open(for: domain.name(), note: Helper.say))
         let saver = try StockHelper(invocation, settings)
         let source = StreamSource(
             saver: Descriptor(owning: saver.stream), transport: transport, streams: settings.streams, token: met.token,
-            rings: StreamRings(store: rings.store, console: rings.console))
-        let relay = MessageRelay(helper: Descriptor(owning: saver.messages), libxl: libxl, maySuspend: {
-            if !source.awaitReadiness(), !source.isOver {
-                Helper.say("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
-            }
-            return !source.isOver
-        })
+            rings: StreamRings(store: rings.store, console: rings.console), afterRings: { disks?.awaitCopy() })
+        let relay = MessageRelay(
+            helper: Descriptor(owning: saver.messages), libxl: libxl,
+            maySuspend: {
+                if !source.awaitReadiness(), !source.isOver {
+                    Helper.say("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
+                }
+                return !source.isOver && disks?.awaitPause() ?? true
+            }, wasAsked: { disks?.tell(isSuspended: $0) })
         _ = WorkerThread("tt-messages") { relay.run() }
         Watch.start(invocation.stream) { source.interrupt("the target's xl has left") }
+        let copy = disks.map { DiskCopy($0, self, met, security, beside: source) }
+        var failure: TurntableError?
         do throws(TurntableError) {
             let figures = try source.run()
             Helper.say("\(figures.pages) pages went, \(figures.zeroPages) of them as zeroes, on \(settings.streams) streams")
         } catch {
-            saver.end(error)
+            failure = error
+            copy?.cancel()
         }
-        saver.end(nil)
+        // Whichever failed first is the reason.
+        failure = copy?.awaitCompletion() ?? failure
+        saver.end(failure) {
+            // The target has it: libxl need not wait until the snapshots are removed.
+            front?.letGo()
+            copy?.end()
+        }
     }
+}
+
+/// The disks of a PV domain on their way, by the engine, in a thread of its own.
+private final class DiskCopy: Sendable {
+    private let disks: PVSourceDisks
+    private let migration: SourceMigration
+    private let thread: WorkerThread
+    private let outcome: Monitor<Result<Void, TurntableError>?>
+
+    init(_ disks: PVSourceDisks, _ save: Save, _ met: Meeting.Met, _ security: LineSecurity, beside source: StreamSource) {
+        var options = save.options
+        options.resumeWindow = .zero
+        let target = met.disks ?? met.address
+        let outcome = Monitor<Result<Void, TurntableError>?>(nil)
+        let migration = SourceMigration(
+            machine: disks, transport: TCPSourceTransport(address: target, options: save.line, security: security, peer: save.settings.peer),
+            journals: makeMemoryJournals(), options: options
+        ) { event in
+            switch event {
+            case .note(let text): Helper.say(text)
+            case .phase(.completed): outcome.update { $0 = .success(()) }
+            default: break
+            }
+        }
+        (self.disks, self.migration, self.outcome) = (disks, migration, outcome)
+        thread = WorkerThread("tt-disks") {
+            do throws(TurntableError) {
+                guard met.disks != nil else { throw Self.noneCanCome }
+                // libxl there has made them then.
+                guard source.awaitReadiness(atMost: .forever) else {
+                    throw TurntableError(.cancelled, "moving the domain's disks", "its memory did not come")
+                }
+                _ = try migration.run()
+            } catch {
+                outcome.update { $0 = .failure(error) }
+                source.interrupt("\(error)")
+                disks.end()
+            }
+        }
+    }
+
+    private static let noneCanCome = TurntableError(
+        .unsupported, "moving the domain's disks",
+        "the target's stream does not pass `turntable xl-receive`: libxl there would say only afterwards which they are",
+        remedy: "xl migrate -s 'turntable xl-connect'")
+
+    func cancel() {
+        disks.end()
+        _ = migration.cancel()
+    }
+
+    /// Returns when the target has them, or nothing is left of a failure; what that was.
+    func awaitCompletion() -> TurntableError? {
+        guard case .failure(let error)? = outcome.wait(atMost: .forever, until: { $0 }) else { return nil }
+        end()
+        return error
+    }
+
+    /// Returns when their snapshots are removed.
+    func end() { thread.join() }
 }
 
 extension Restore {
     /// Gives Xen's own helper what the one at the source saves.
     func carry(_ heard: Meeting.Heard) throws(TurntableError) -> Never {
-        let readiness = heard.isLast ? settings.readinessFile : nil
+        guard let readiness = heard.isLast ? settings.readinessFile : nil else { try carryInOrder(heard) }
         // libxl waits for the one process, and the other may go on when that has ended.
-        let front = try readiness.map { (_) throws(TurntableError) in
-            Front(descriptor: try checked(tt_xen_split(), "starting what receives"), stream: invocation.streamDescriptor)
-        }
-        let transport = try listen(try settings.security()) { Helper.say("turned away \($0)") }
-        try heard.answer(transport.port)
+        let front = Front(descriptor: try checked(tt_xen_split(), "starting what receives"), stream: invocation.streamDescriptor)
+        let security = try settings.security()
+        let transport = try listen(security) { Helper.say("turned away \($0)") }
+        let disks = try DiskReception(self, readiness, security)
+        try heard.answer(transport.port, disks: disks.port)
         let restorer = try StockHelper(invocation, settings)
         let relay = MessageRelay(
-            helper: Descriptor(owning: restorer.messages), libxl: LibxlCallbacks(understood: invocation.messages), isEarly: readiness != nil,
-            note: Helper.say)
+            helper: Descriptor(owning: restorer.messages), libxl: LibxlCallbacks(understood: invocation.messages), isEarly: true, note: Helper.say)
         _ = WorkerThread("tt-messages") { relay.run() }
         let target = StreamTarget(
             restorer: Descriptor(owning: restorer.stream), token: heard.token,
-            early: readiness.map { readiness in
-                StreamTarget.Early(
-                    begin: { [invocation] (rings) throws(TurntableError) in
-                        let its = try XenRings(store: rings.store, console: rings.console)
-                            .establish(onPV: try XenDomain(invocation.domain), invocation.services)
-                        try relay.completeEarly(its) { front?.letGo(keepsStream: true) }
-                    },
-                    isReady: { XenTargetHost.isReady(readiness) }, awaitRestorer: { () throws(TurntableError) in try relay.awaitCompletion() })
-            })
+            early: StreamTarget.Early(
+                begin: { [invocation] (rings) throws(TurntableError) in
+                    let its = try XenRings(store: rings.store, console: rings.console)
+                        .establish(onPV: try XenDomain(invocation.domain), invocation.services)
+                    try relay.completeEarly(its) { front.letGo(keepsStream: true) }
+                },
+                isReady: { XenTargetHost.isReady(readiness) }, awaitRestorer: { () throws(TurntableError) in try relay.awaitCompletion() }))
+        Watch.start(invocation.stream) { target.interrupt("the source's xl has left") }
+        var failure: TurntableError?
+        do throws(TurntableError) { try target.run(transport) } catch { failure = error }
+        disks.end(isWhole: failure == nil)
+        target.end()
+        restorer.end(failure)
+    }
+
+    /// Where libxl goes on when all is there.
+    private func carryInOrder(_ heard: Meeting.Heard) throws(TurntableError) -> Never {
+        let transport = try listen(try settings.security()) { Helper.say("turned away \($0)") }
+        try heard.answer(transport.port)
+        let restorer = try StockHelper(invocation, settings)
+        let relay = MessageRelay(helper: Descriptor(owning: restorer.messages), libxl: LibxlCallbacks(understood: invocation.messages))
+        _ = WorkerThread("tt-messages") { relay.run() }
+        let target = StreamTarget(restorer: Descriptor(owning: restorer.stream), token: heard.token)
         Watch.start(invocation.stream) { target.interrupt("the source's xl has left") }
         do throws(TurntableError) { try target.run(transport) } catch { restorer.end(error) }
         target.end()
         restorer.end(nil)
+    }
+}
+
+/// The disks of a PV domain where they arrive.
+private final class DiskReception: Sendable {
+    let port: UInt16
+    private let host: PVDisksHost
+    private let reception: Reception
+    private let thread: WorkerThread
+
+    init(_ restore: Restore, _ readiness: String, _ security: LineSecurity) throws(TurntableError) {
+        let transport = try restore.listen(security) { Helper.say("turned away \($0)") }
+        port = transport.port
+        let host = PVDisksHost(
+            try XenDomain(restore.invocation.domain), areReady: { XenTargetHost.isReady(readiness) }, openDisk: restore.settings.openDisk)
+        let reception = Reception(
+            host: host, journals: makeMemoryJournals(), options: TargetOptions(), once: true,
+            reports: .init(note: { _ in }, event: { _ in }, ended: { _, _ in }))
+        (self.host, self.reception) = (host, reception)
+        thread = WorkerThread("tt-disks") { try? reception.serve(transport) }
+    }
+
+    /// Returns when nothing is written any more.
+    /// - Parameter isWhole: all else has come, and so the disks that were begun have, or will have.
+    func end(isWhole: Bool) {
+        if !(isWhole && host.hasBegun) { reception.interrupt() }
+        thread.join()
     }
 }

@@ -24,15 +24,15 @@ struct Save {
         // A device model's state comes in libxl's stream when all else is there.
         let isLast = isPV ? true : try !domain.hasDeviceModel()
         let disks = try SourceDisks(of: domain, settings.disks)
-        guard isLast && !isPV || disks.isEmpty else {
+        guard isLast || disks.isEmpty else {
             throw TurntableError(
-                .unsupported, "moving the disks of domain \(domain.number)", "they go along with PVH domains only", remedy: "unset TURNTABLE_DISKS")
+                .unsupported, "moving the disks of domain \(domain.number)", "those of HVM domains do not go along", remedy: "unset TURNTABLE_DISKS")
         }
         guard let met = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: isLast, isPV: isPV) else {
             if isOwned || !disks.isEmpty { throw Self.nobodyCame }
             try serveStock(libxl)
         }
-        if isPV { try carry(met, domain, libxl, security) }
+        if isPV { try carry(met, domain, disks, libxl, security) }
         // From here on this process is two: libxl waits for the one, the engine is in the other.
         let front = Front(
             descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor,
@@ -58,14 +58,20 @@ struct Save {
         return line
     }
 
-    private func move(
-        _ domain: XenDomain, _ disks: SourceDisks, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front,
-        _ reports: Reports
-    ) throws(TurntableError) {
+    /// What the engine is to keep to.
+    var options: MigrationOptions {
         var options = MigrationOptions()
         options.streams = settings.streams
         options.budget = settings.downtime
         options.statedRate = settings.rate
+        return options
+    }
+
+    private func move(
+        _ domain: XenDomain, _ disks: SourceDisks, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front,
+        _ reports: Reports
+    ) throws(TurntableError) {
+        var options = options
         options.verification = settings.verification
         options.resumeWindow = Limits.xenResumeWindow
         // Who can be asked afterwards: the target's helper ends with the move.

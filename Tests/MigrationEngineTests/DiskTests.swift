@@ -47,6 +47,17 @@ internal import WireFormat
         #expect(disk.isEnded)
     }
 
+    /// Of a machine whose memory goes another way.
+    @Test(arguments: [1, 3]) func aDiskNeedsNoMemoryBesideIt(streams: Int) throws {
+        let stage = try Stage(seed: 11, regionPages: [], writes: 0)
+        let disk = FakeDisk(content(11))
+        stage.source.attach(disk, seed: 11, writes: 4)
+        stage.options.streams = streams
+        let report = try stage.run().source.get()
+        try expectSame(stage, disk, 11)
+        #expect(report.memoryBytes == 0 && report.diskBytes == Self.diskBytes && disk.isEnded)
+    }
+
     @Test(arguments: [UInt64(4), 5])
     func whatTheTargetsDiskHeldIsGone(seed: UInt64) throws {
         let (stage, disk) = try stage(seed: seed)

@@ -13,6 +13,7 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
     let deviceState: [UInt8]
     var pages: any PageSource { memory }
     var deviceCost = DeviceCost(bytes: .kibi(64), save: .zero, load: .zero)
+    var mayBePaused: @Sendable () -> Bool = { true }
     /// Called on the migration's thread while the machine is paused.
     var whenPaused: @Sendable () -> Void = {}
     var whenSaving: @Sendable () throws(TurntableError) -> Void = { () throws(TurntableError) in }
@@ -107,6 +108,8 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
         // After the write: a mark that was taken meanwhile is set again.
         log.mark(page, region)
     }
+
+    func mayPause() -> Bool { mayBePaused() }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory {
         if let kept = state.read({ $0.session }), kept.bytes == bytes { return kept }

@@ -57,4 +57,24 @@ internal import WireFormat
         _ = try stage.run().source.get()
         #expect(!stage.conversation.contains("T readiness"))
     }
+
+    /// A machine that is to run on, for something beside the migration.
+    @Test func theMachineRunsUntilItMayBePaused() throws {
+        let stage = try Stage()
+        let wishes = Monitor(0)
+        let pausesBefore = Monitor(-1)
+        stage.source.mayBePaused = { [source = stage.source] in
+            let count = wishes.update { count in
+                count += 1
+                return count
+            }
+            if count == 5 { pausesBefore.update { $0 = source.pauses } }
+            return count >= 5
+        }
+        let (sent, received) = stage.run()
+        let report = try sent.get()
+        _ = try received?.get()
+        #expect(pausesBefore.read { $0 } == 0 && stage.source.pauses == 1)
+        #expect(report.rounds.count >= 2, "what was written meanwhile goes in a round of its own")
+    }
 }

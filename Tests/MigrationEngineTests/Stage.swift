@@ -41,9 +41,9 @@ final class Stage: @unchecked Sendable {
     var sourceBoot = BootID(high: 1, low: 1), targetBoot = BootID(high: 1, low: 2)
     let targetHost = HostID.random()
 
-    init(seed: UInt64 = 1, writes: Int = 20, rate: BitRate? = nil) throws {
+    init(seed: UInt64 = 1, regionPages: [Int] = [1500, 600, 3], writes: Int = 20, rate: BitRate? = nil) throws {
         loopback = Loopback(queueBytes: 256 << 10, rate: rate)
-        source = try FakeSource(seed: seed, writes: writes)
+        source = try FakeSource(seed: seed, regionPages: regionPages, writes: writes)
         // Wide enough that a busy test machine is no reason to fail; what fails here fails for a cause.
         options.budget = .seconds(3)
         options.statedRate = BitRate(bitsPerSecond: 10e9)

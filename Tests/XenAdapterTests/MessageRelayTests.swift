@@ -14,6 +14,7 @@ private final class Between: Sendable {
     let libxl: Descriptor
     let relay: MessageRelay
     let mayBeSuspended = Monitor<Bool?>(nil)
+    let answers = Monitor<[Bool]>([])
     let notes = Monitor<[String]>([])
     private let running: Background<Void>
 
@@ -21,10 +22,11 @@ private final class Between: Sendable {
         let (helper, helperEnd) = try Socket.pair(), (libxl, libxlEnd) = try Socket.pair()
         self.helper = Descriptor(owning: helper)
         self.libxl = Descriptor(owning: libxl)
-        let (mayBeSuspended, notes) = (mayBeSuspended, notes)
+        let (mayBeSuspended, answers, notes) = (mayBeSuspended, answers, notes)
         let relay = MessageRelay(
             helper: Descriptor(owning: helperEnd), libxl: LibxlCallbacks(input: libxlEnd, output: libxlEnd, understood: .max),
-            maySuspend: { mayBeSuspended.wait(atMost: patience) { $0 } == true }, isEarly: isEarly,
+            maySuspend: { mayBeSuspended.wait(atMost: patience) { $0 } == true },
+            wasAsked: { isSuspended in answers.update { $0.append(isSuspended) } }, isEarly: isEarly,
             note: { note in notes.update { $0.append(note) } })
         self.relay = relay
         running = Background { () throws(TurntableError) in relay.run() }
@@ -76,14 +78,16 @@ struct MessageRelayTests {
         try between.end()
     }
 
-    @Test func theWishToSuspendWaits() throws {
+    @Test(arguments: [UInt8(0), 1]) func theWishToSuspendWaits(answer: UInt8) throws {
         let between = try Between()
         try between.say(3)
         #expect(try !Socket.waitReadable(between.libxl, within: .milliseconds(100)))
         between.mayBeSuspended.update { $0 = true }
         try between.expectHeard(Between.message(3))
-        try between.answer(1)
-        try between.expectAnswered(1)
+        #expect(between.answers.read { $0 } == [])
+        try between.answer(answer)
+        try between.expectAnswered(answer)
+        #expect(between.answers.read { $0 } == [answer != 0])
         try between.end()
     }
 

@@ -27,7 +27,7 @@ struct EarlyTests {
     /// through with that, and of the end when the restorer is done.
     @Test(arguments: [1, 3], [true, false]) func libxlGoesOnBeforeTheEnd(streams: Int, isWell: Bool) throws {
         let seed = UInt64.random(in: 0 ... .max)
-        let image = SavedImage(seed: seed, frames: 2000, rounds: 4)
+        let image = SavedImage(seed: seed, frames: 2000, rounds: 4, ordinary: [rings.store, rings.console])
         let course = EarlyCourse()
         let (saver, saverEnd) = try Socket.pair(), (restorer, restorerEnd) = try Socket.pair()
         let held = Descriptor(owning: saverEnd)

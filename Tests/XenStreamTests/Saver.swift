@@ -13,12 +13,16 @@ struct SavedImage: Sendable {
     private(set) var endStart = 0
     /// Where each page lies, and of which frame it is.
     private var places: [(frame: UInt64, start: Int)] = []
+    private let ordinary: Set<UInt64>
     private var generator: SeededGenerator
     /// How often each frame was saved, in its pages, so that no two versions are alike.
     private var versions: [UInt64: UInt64] = [:]
 
-    /// - Parameter rounds: each saves about half of the frames again.
-    init(seed: UInt64, frames: Int, rounds: Int) {
+    /// - Parameters:
+    ///   - rounds: each saves about half of the frames again.
+    ///   - ordinary: frames that have a page each time.
+    init(seed: UInt64, frames: Int, rounds: Int, ordinary: Set<UInt64> = []) {
+        self.ordinary = ordinary
         generator = SeededGenerator(seed: seed)
         var headers = Array(StreamGreeting(token: [], port: 0, addresses: [], isLast: false).encoded().prefix(LibxcHeaders.bytes))
         headers[24] = 1
@@ -60,7 +64,7 @@ struct SavedImage: Sendable {
     private mutating func appendPages(_ frames: [UInt64]) {
         // Ordinary pages mostly; and every other type.
         let types = [0, 0, 0, 0, 0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 14, 15] as [UInt64]
-        let entries = frames.map { types.randomElement(using: &generator)! << 60 | $0 }
+        let entries = frames.map { (ordinary.contains($0) ? 0 : types.randomElement(using: &generator)!) << 60 | $0 }
         var list = MessageWriter()
         list.append(UInt32(entries.count))
         list.append(UInt32(0))
