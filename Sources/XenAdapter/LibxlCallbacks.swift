@@ -13,7 +13,7 @@
 internal import Glibc
 public import TurntableCore
 internal import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 public final class LibxlCallbacks: Sendable {
     enum Kind: UInt16 {

@@ -7,7 +7,7 @@
 internal import Glibc
 public import TurntableCore
 public import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 public final class MessageRelay: Sendable {
     private typealias Kind = LibxlCallbacks.Kind

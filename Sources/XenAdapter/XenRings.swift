@@ -1,14 +1,9 @@
 internal import CTurntableXen
 public import TurntableCore
 internal import TurntableLinux
+public import WireFormat
 
-/// Frames of a domain's memory that its xenstore and its console use; 0 is none.
-public struct XenRings: Equatable, Sendable {
-    public var store: UInt64
-    public var console: UInt64
-
-    public init(store: UInt64, console: UInt64) { (self.store, self.console) = (store, console) }
-
+extension XenRings {
     /// Those that it has, in order.
     var frames: [Int] { [store, console].filter { $0 != 0 }.map(Int.init).sorted() }
 

@@ -11,22 +11,15 @@ internal import TurntableCore
 internal import TurntableLinux
 internal import WireFormat
 
-/// The frames of a domain's memory, by its own numbers, through which it speaks with xenstore and has its console.
-public struct StreamRings: Equatable, Sendable {
-    public var store: UInt64
-    public var console: UInt64
-    public init(store: UInt64, console: UInt64) { (self.store, self.console) = (store, console) }
-}
-
 /// What a source asks for.
 struct StreamRequest: Equatable {
     private static let program = "xen-restore"
     var streams: Int
     /// Of the greeting in libxl's stream, so that nobody else's connection is taken for the source's.
     var token: [UInt8]
-    var rings: StreamRings
+    var rings: XenRings
 
-    init(streams: Int, token: [UInt8], rings: StreamRings) { (self.streams, self.token, self.rings) = (streams, token, rings) }
+    init(streams: Int, token: [UInt8], rings: XenRings) { (self.streams, self.token, self.rings) = (streams, token, rings) }
 
     var words: [String] {
         [Self.program, String(streams), token.map { String($0, radix: 16) }.joined(separator: "."), String(rings.store), String(rings.console)]
@@ -38,7 +31,7 @@ struct StreamRequest: Equatable {
             let store = UInt64(words[3]), let console = UInt64(words[4])
         else { return nil }
         let bytes = words[2].split(separator: ".").map { UInt8($0, radix: 16) }
-        self.init(streams: streams, token: bytes.compactMap { $0 }, rings: StreamRings(store: store, console: console))
+        self.init(streams: streams, token: bytes.compactMap { $0 }, rings: XenRings(store: store, console: console))
         guard token.count == bytes.count, token.count == StreamGreeting.tokenBytes else { return nil }
     }
 }

@@ -22,7 +22,7 @@ final class SavedStream: Sendable {
     /// - Parameters:
     ///   - saver: the other end of what the helper writes to.
     ///   - afterRings: called when the pages of these frames have gone for the first time; the helper is not heard until it returns.
-    init(_ saver: consuming Descriptor, _ window: PageWindow, _ rings: StreamRings, afterRings: @escaping @Sendable () -> Void) {
+    init(_ saver: consuming Descriptor, _ window: PageWindow, _ rings: XenRings, afterRings: @escaping @Sendable () -> Void) {
         self.saver = saver
         self.window = window
         self.rings = [rings.store, rings.console]

@@ -4,7 +4,7 @@
 public import Transport
 public import TurntableCore
 public import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 /// Carries the stream of a domain that Xen's own helper saves to a ``StreamTarget``.
 public final class StreamSource: Sendable {
@@ -22,7 +22,7 @@ public final class StreamSource: Sendable {
     ///   - afterRings: called when the rings' pages have gone for the first time: the target can go on to the domain's devices. Nothing more goes
     ///     until it returns.
     public init(
-        saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8], rings: StreamRings,
+        saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8], rings: XenRings,
         afterRings: @escaping @Sendable () -> Void = {}
     ) {
         self.transport = transport
@@ -83,8 +83,9 @@ public final class StreamSource: Sendable {
             try course.await()
             return figures
         } catch {
-            // Before the threads are waited for.
+            // Before the threads are waited for; and if another thread's failure is the reason, the target is told of that.
             course.fail(error)
+            course.awaitEndings()
             throw error
         }
     }

@@ -5,7 +5,7 @@
 public import Transport
 public import TurntableCore
 public import TurntableLinux
-internal import WireFormat
+public import WireFormat
 
 /// Gives Xen's own helper the stream of a ``StreamSource``.
 public final class StreamTarget: Sendable {
@@ -38,7 +38,7 @@ public final class StreamTarget: Sendable {
     /// Of a target where libxl goes on, to the domain's devices, while the domain still runs at the source. The rings are given empty then, for
     /// whoever is at their other ends uses them from then on.
     public struct Early: Sendable {
-        let begin: @Sendable (StreamRings) throws(TurntableError) -> Void
+        let begin: @Sendable (XenRings) throws(TurntableError) -> Void
         let isReady: @Sendable () -> Bool
         let awaitRestorer: @Sendable () throws(TurntableError) -> Void
 
@@ -47,7 +47,7 @@ public final class StreamTarget: Sendable {
         ///   - isReady: whether libxl is through with that.
         ///   - awaitRestorer: returns when the restorer is done with all that it was given.
         public init(
-            begin: @escaping @Sendable (StreamRings) throws(TurntableError) -> Void, isReady: @escaping @Sendable () -> Bool,
+            begin: @escaping @Sendable (XenRings) throws(TurntableError) -> Void, isReady: @escaping @Sendable () -> Bool,
             awaitRestorer: @escaping @Sendable () throws(TurntableError) -> Void
         ) {
             (self.begin, self.isReady, self.awaitRestorer) = (begin, isReady, awaitRestorer)
@@ -130,7 +130,7 @@ public final class StreamTarget: Sendable {
     }
 
     /// Has libxl go on, on a thread of its own, and tells the source when it is through with it, if that is before the end.
-    private func begin(_ rings: StreamRings) -> WorkerThread {
+    private func begin(_ rings: XenRings) -> WorkerThread {
         course.start("tt-early") { [self] () throws(TurntableError) in
             guard let early else { return }
             try early.begin(rings)
@@ -184,6 +184,8 @@ public final class StreamTarget: Sendable {
             // In vain if it is gone, which is heard.
             try? control.send(.readiness(early == nil))
             do throws(TurntableError) { try hear(control) } catch { course.fail(error) }
+            // Another thread's failure ends the hearing before the source is told of it.
+            course.awaitEndings()
             control.shutDown()
             arrived.update { $0.isHearing = false }
         }

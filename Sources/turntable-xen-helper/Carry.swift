@@ -12,6 +12,7 @@ internal import Protection
 internal import TransportTCP
 internal import TurntableCore
 internal import TurntableLinux
+internal import WireFormat
 internal import XenAdapter
 internal import XenStream
 
@@ -61,7 +62,7 @@ extension Save {
         let saver = try StockHelper(invocation, settings)
         let source = StreamSource(
             saver: Descriptor(owning: saver.stream), transport: transport, streams: settings.streams, token: met.token,
-            rings: StreamRings(store: rings.store, console: rings.console), afterRings: { disks?.awaitCopy() })
+            rings: rings, afterRings: { disks?.awaitCopy() })
         let relay = MessageRelay(
             helper: Descriptor(owning: saver.messages), libxl: libxl,
             maySuspend: {
@@ -81,8 +82,9 @@ extension Save {
             failure = error
             copy?.cancel()
         }
-        // Whichever failed first is the reason.
-        failure = copy?.awaitCompletion() ?? failure
+        // The stream's failure has the reason of the disks', if that was first.
+        let ofDisks = copy?.awaitCompletion()
+        failure = failure ?? ofDisks
         saver.end(failure) {
             // The target has it: libxl need not wait until the snapshots are removed.
             front?.letGo()
@@ -169,8 +171,7 @@ extension Restore {
             restorer: Descriptor(owning: restorer.stream), token: heard.token,
             early: StreamTarget.Early(
                 begin: { [invocation] (rings) throws(TurntableError) in
-                    let its = try XenRings(store: rings.store, console: rings.console)
-                        .establish(onPV: try XenDomain(invocation.domain), invocation.services)
+                    let its = try rings.establish(onPV: try XenDomain(invocation.domain), invocation.services)
                     try relay.completeEarly(its) { front.letGo(keepsStream: true) }
                 },
                 isReady: { XenTargetHost.isReady(readiness) }, awaitRestorer: { () throws(TurntableError) in try relay.awaitCompletion() }))

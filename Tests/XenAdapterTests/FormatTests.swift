@@ -2,6 +2,7 @@ internal import Glibc
 internal import Testing
 internal import TurntableCore
 internal import TurntableLinux
+internal import WireFormat
 
 @testable internal import XenAdapter
 

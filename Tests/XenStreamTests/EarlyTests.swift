@@ -2,6 +2,7 @@ internal import TestSupport
 internal import Testing
 internal import TurntableCore
 internal import TurntableLinux
+internal import WireFormat
 @testable internal import XenStream
 
 /// A target where libxl goes on before the end.

@@ -35,7 +35,7 @@ struct Ends {
     }
 }
 
-let rings = StreamRings(store: 7, console: 900)
+let rings = XenRings(store: 7, console: 900)
 let token = (1...StreamGreeting.tokenBytes).map { UInt8($0) }
 /// For a computer that does other things.
 let patience = Nanoseconds.seconds(60)
