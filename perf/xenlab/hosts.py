@@ -126,7 +126,7 @@ class Guest:
 
     def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50", disks=()):
         """Without an address it has no network, and with it no device whose rings dom0 writes. `disks` are as xl has them."""
-        self.name, self.kind, self.address, self.disks = name, kind, address, disks
+        self.name, self.kind, self.memory_mib, self.address, self.disks = name, kind, memory_mib, address, disks
         self.programs = ["search"] + ["disk"] * bool(disks)
         # tsc_mode and rdtscp: Xen would emulate both for a guest that it starts under TCG's unsteady clock.
         options = 'tsc_mode="native"\n' + ('cpuid="host,rdtscp=0"\ntype="%s"' % kind if kind != "pv" else "")
