@@ -78,15 +78,13 @@ struct Save {
         options.peer = settings.service ?? "\(address)"
         if settings.machine != nil { options.believes = security.believes(from: settings.peer ?? address.host) }
         let machine = try XenSourceMachine(domain, libxl, name: settings.machine, disks: disks.open(for: domain.name()) { reports.pass(.note($0)) })
-        // When the target has it, libxl need not wait for what is compared and put away afterwards. What libxl has to say of a device model can go
-        // before that: the target's libxl begins with it when its helper is done, and xl here waits for xl there.
-        let lastPhase: MigrationPhase = try domain.hasDeviceModel() ? .handedOff : .completed
         let migration = SourceMigration(
             machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
             journals: try settings.journals(), options: options
         ) { event in
             reports.pass(event)
-            if case .phase(lastPhase) = event {
+            // The target has it: libxl need not wait for what is compared and put away afterwards.
+            if case .phase(.completed) = event {
                 try? libxl.complete(failed: false)
                 front.letGo()
             }
