@@ -120,6 +120,12 @@ int tt_xen_present(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t
     return 0;
 }
 
+ssize_t tt_xen_on_demand(struct tt_xen *xen, uint32_t domain) {
+    uint64_t pages, cached, on_demand;
+    if (xc_domain_get_pod_target(xen->control, domain, &pages, &cached, &on_demand) < 0) return failure();
+    return (ssize_t)on_demand;
+}
+
 enum { frames_at_once = 4096 };
 
 int tt_xen_populate(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t count) {

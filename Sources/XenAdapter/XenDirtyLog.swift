@@ -27,6 +27,7 @@ final class XenDirtyLog: DirtyLog, @unchecked Sendable {
 
     func drain(into bitmaps: [PageBitmap]) throws(TurntableError) {
         try memory.domain.fetchDirty(into: &words, frames: bitmaps[0].pages, isLast: isLast)
+        try memory.checkGrowth()
         if isLast { for run in isolated { bitmaps[0].insert(run) } }
         for (index, word) in words.enumerated() where word != 0 {
             var left = word
@@ -34,18 +35,11 @@ final class XenDirtyLog: DirtyLog, @unchecked Sendable {
                 let frame = index * 64 + left.trailingZeroBitCount
                 left &= left - 1
                 guard frame < bitmaps[0].pages else { break }
-                guard isPresent.contains(frame) else { try checkAbsent(frame); continue }
+                // What was not there when the move began has been there, and is gone again.
+                guard isPresent.contains(frame) else { continue }
                 bitmaps[0].insert(frame..<frame + 1)
             }
         }
-    }
-
-    /// A frame that had no memory when the move began was written. If it has some now, the machine that was offered is no more.
-    private func checkAbsent(_ frame: Int) throws(TurntableError) {
-        guard try !memory.domain.presentRuns(in: frame..<frame + 1).isEmpty else { return }
-        throw TurntableError(
-            .refused, "moving domain \(memory.domain.number)", "the guest got memory at frame \(frame) since the move began; it runs on here",
-            remedy: "let its balloon rest, and move it again")
     }
 
     /// Marks are fetched for all memory or not at all.

@@ -61,6 +61,8 @@ internal import WireFormat
     /// Its devices are paravirtual alone: what is PVH, in contrast to HVM.
     public func hasDeviceModel() throws(TurntableError) -> Bool { try facts().hasDeviceModel }
 
+    public func pageCount() throws(TurntableError) -> PageCount { PageCount(try facts().pages) }
+
     public func name() throws(TurntableError) -> String {
         guard let name = try stored("/local/domain/\(number)/name") else {
             throw TurntableError(.hypervisor, "asking for the name of domain \(number)", "xenstore has none")
@@ -113,6 +115,13 @@ internal import WireFormat
             }
         }
         return runs
+    }
+
+    /// How many frames get memory only when the guest first uses them.
+    func pagesOnDemand() throws(TurntableError) -> Int {
+        let found = unsafe tt_xen_on_demand(xen, number)
+        try check(Int32(clamping: found), "asking for the memory on demand")
+        return Int(found)
     }
 
     func populate(_ frames: Range<Int>) throws(TurntableError) {

@@ -14,6 +14,9 @@ internal import TurntableLinux
     private let isWritable: Bool
     /// Frames with memory behind them, in order.
     let runs: [Range<Int>]
+    /// How many pages the domain had when they were mapped. More means frames that are not in ``runs``: those that it gives away meanwhile
+    /// count until they are unmapped.
+    private var pageCount = Int.max
     // Reserved in init, given back in deinit; the foreign mappings lie in it and go with it.
     private let base: UnsafeMutableRawPointer
     private let bytes: Int
@@ -40,7 +43,17 @@ internal import TurntableLinux
         let facts = try domain.facts()
         let memory = try XenMemory(domain, frames: facts.frames, runs: domain.presentRuns(in: 0..<facts.frames), isWritable: false)
         for run in memory.runs { try memory.map(run) }
+        memory.pageCount = min(facts.pages, try domain.facts().pages)
         return memory
+    }
+
+    /// Throws if the domain has got memory since. Xen's log does not tell: the guest need not have written to it.
+    func checkGrowth() throws(TurntableError) {
+        let grown = try domain.facts().pages - pageCount
+        guard grown > 0 else { return }
+        throw TurntableError(
+            .refused, "moving domain \(domain.number)", "the guest got \(PageCount(grown).bytes) of memory since the move began; it runs on here",
+            remedy: "let its balloon rest, and move it again")
     }
 
     /// Memory for a domain that has none yet.

@@ -36,6 +36,12 @@ public final class XenSourceMachine: SourceMachine, @unchecked Sendable {
         self.disks = disks.map(\.source)
         itsDisks = disks.map(\.its)
         if let name { self.name = name } else { self.name = try domain.name() }
+        let onDemand = try domain.pagesOnDemand()
+        guard onDemand == 0 else {
+            throw TurntableError(
+                .refused, "moving \(self.name)", "\(PageCount(onDemand).bytes) of its memory come into being when it first uses them",
+                remedy: "wait until its balloon has given back what is over its `memory`")
+        }
         memory = try XenMemory.source(domain)
         pages = memory
         guard memory.runs.count <= Limits.xenRuns else {

@@ -40,6 +40,8 @@ int tt_xen_store_names(struct tt_xen *xen, const char *path, char *text, size_t 
 enum { tt_xen_frames_per_query = 1024 };
 // Which of `count` frames, at most tt_xen_frames_per_query, are there: a byte for each.
 int tt_xen_present(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t count, uint8_t *is_present);
+// How many frames of a pvh or hvm domain get memory when they are first used.
+ssize_t tt_xen_on_demand(struct tt_xen *xen, uint32_t domain);
 // Gives the domain memory at these frames.
 int tt_xen_populate(struct tt_xen *xen, uint32_t domain, uint64_t first, uint32_t count);
 // Maps frames to `address`, in the place of what is mapped there.
