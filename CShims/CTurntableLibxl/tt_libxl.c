@@ -39,16 +39,6 @@ int tt_libxl_find(struct tt_libxl *libxl, const char *name, uint32_t *domain) {
     return libxl_domain_qualifier_to_domid(libxl->context, name, domain);
 }
 
-// libxl_domain_info tells no PVH domain from an HVM one.
-static int is_pvh(libxl_ctx *context, uint32_t domain) {
-    libxl_domain_config configuration;
-    libxl_domain_config_init(&configuration);
-    int error = libxl_retrieve_domain_configuration(context, domain, &configuration, NULL);
-    int is = !error && configuration.c_info.type == LIBXL_DOMAIN_TYPE_PVH;
-    libxl_domain_config_dispose(&configuration);
-    return is;
-}
-
 int tt_libxl_describe(struct tt_libxl *libxl, uint32_t domain, struct tt_libxl_domain *description) {
     libxl_dominfo found;
     libxl_dominfo_init(&found);
@@ -56,7 +46,6 @@ int tt_libxl_describe(struct tt_libxl *libxl, uint32_t domain, struct tt_libxl_d
     if (!error) {
         *description = (struct tt_libxl_domain){
             .number = found.domid,
-            .is_pvh = found.domain_type != LIBXL_DOMAIN_TYPE_PV && is_pvh(libxl->context, found.domid),
             .is_paused = found.paused,
             .is_shut_down = found.shutdown,
             .is_suspended = found.shutdown && found.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND,
@@ -75,6 +64,30 @@ char *tt_libxl_configuration(struct tt_libxl *libxl, uint32_t domain) {
         text = libxl_domain_config_to_json(libxl->context, &configuration);
     libxl_domain_config_dispose(&configuration);
     return text;
+}
+
+static int is_served_here(const libxl_device_disk *disk) {
+    int is_kernels = disk->backend == LIBXL_DISK_BACKEND_PHY || disk->backend == LIBXL_DISK_BACKEND_UNKNOWN;
+    return is_kernels && disk->backend_domid == 0 && !disk->backend_domname && !disk->script && !disk->is_cdrom && disk->vdev && disk->pdev_path;
+}
+
+char *tt_libxl_disks(struct tt_libxl *libxl, const char *text) {
+    libxl_domain_config configuration;
+    libxl_domain_config_init(&configuration);
+    char *lines = NULL;
+    size_t bytes = 0;
+    FILE *out = libxl_domain_config_from_json(libxl->context, &configuration, text) ? NULL : open_memstream(&lines, &bytes);
+    if (out) {
+        for (int index = 0; index < configuration.num_disks; index++) {
+            const libxl_device_disk *disk = &configuration.disks[index];
+            // As libxl's own script finds it.
+            const char *directory = disk->pdev_path && disk->pdev_path[0] == '/' ? "" : "/dev/";
+            if (is_served_here(disk)) fprintf(out, "%s\t%s%s\n", disk->vdev, directory, disk->pdev_path);
+        }
+        fclose(out);
+    }
+    libxl_domain_config_dispose(&configuration);
+    return lines;
 }
 
 int tt_libxl_save(struct tt_libxl *libxl, uint32_t domain, int stream) {

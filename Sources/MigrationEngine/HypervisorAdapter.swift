@@ -28,6 +28,8 @@ public protocol SourceMachine: AnyObject, Sendable {
     var deviceCost: DeviceCost { get }
     /// Disks that come along.
     var disks: [any BlockSource] { get }
+    /// True if something of it is carried beside the migration, and ``pause()`` and ``saveDeviceState()`` wait for that: the budget is for the rest.
+    var isCarriedBeside: Bool { get }
     /// False if it is paused, which it then stays at the target.
     var isRunning: Bool { get }
 
@@ -94,6 +96,7 @@ public protocol TargetMachine: AnyObject, Sendable {
 
 extension SourceMachine {
     public var isRunning: Bool { true }
+    public var isCarriedBeside: Bool { false }
     public func mayPause() -> Bool { true }
     public var disks: [any BlockSource] { [] }
     public func diskMemory(bytes: Int) throws(TurntableError) -> SharedMemory { preconditionFailure("a machine without disks needs none") }

@@ -37,6 +37,14 @@ public struct ProgressReport: Sendable, Codable, Equatable {
     public var secondsLeft: Double
     /// So far, by this process.
     public var sent: SentReport
+
+    public init(
+        round: Int, pagesLeft: Int, rateBitsPerSecond: Double, dirtyBytesPerSecond: Double, predictedBlackoutMilliseconds: Double,
+        secondsLeft: Double, sent: SentReport
+    ) {
+        (self.round, self.pagesLeft, self.rateBitsPerSecond, self.dirtyBytesPerSecond) = (round, pagesLeft, rateBitsPerSecond, dirtyBytesPerSecond)
+        (self.predictedBlackoutMilliseconds, self.secondsLeft, self.sent) = (predictedBlackoutMilliseconds, secondsLeft, sent)
+    }
 }
 
 /// What has left for the line.
@@ -44,6 +52,8 @@ public struct SentReport: Sendable, Codable, Equatable {
     public var bytesOnWire: Int
     /// Pages of disks.
     public var blocksSent: Int
+
+    public init(bytesOnWire: Int, blocksSent: Int) { (self.bytesOnWire, self.blocksSent) = (bytesOnWire, blocksSent) }
 }
 
 /// The machine's standstill by phase, from its pause at the source to its resume at the target. No two clocks are compared: the

@@ -24,7 +24,7 @@ extension SourceMigration {
             let now = BlackoutPrediction(
                 pagesLeft: blackout.lastPages + (try session.changedPages()), waiting: waiting(senders, line), line: line, device: machine.deviceCost,
                 verification: verificationTime)
-            guard blackout.scanned - blackout.began + now.total - now.pause <= options.budget else { return try withdraw(tooLong(now)) }
+            guard blackout.used(at: blackout.scanned, machine) + now.total - now.pause <= options.budget else { return try withdraw(tooLong(now)) }
 
             for sender in senders { sender.start(.round(.max, refresh: false)) }
             // Told before the device state is saved, which may close the disks, and sent beside it.
@@ -41,7 +41,7 @@ extension SourceMigration {
             try finishJobs(senders)
 
             let rest = line.rate.time(for: waiting(senders, line)) + line.oneWay + machine.deviceCost.load
-            guard Clock.now - blackout.began + rest <= options.budget else { return try withdraw(tooLong(now)) }
+            guard blackout.used(at: Clock.now, machine) + rest <= options.budget else { return try withdraw(tooLong(now)) }
         } catch {
             // Nothing was handed off: the machine runs on here, or it is said why not.
             do throws(TurntableError) { try letRunOn() } catch let stuck {
@@ -248,4 +248,9 @@ struct SourceBlackout {
     var lastBlocks = PageCount(0)
 
     init(began: Nanoseconds) { self.began = began }
+
+    /// How much of the budget is used up.
+    func used(at now: Nanoseconds, _ machine: any SourceMachine) -> Nanoseconds {
+        machine.isCarriedBeside ? now - paused - max(.zero, deviceSaved - deltasTold) : now - began
+    }
 }

@@ -7,7 +7,8 @@
 //
 // Others, which only Xen's own helper has, are passed on as they are (MessageRelay.swift).
 //
-//   1 log: level u32, errno u32 (all ones for none), context text, text     3 suspend → 0 is no     7 QEMU's dirty log: domain u32, on u32 → 0 is yes
+//   1 log: level u32, errno u32 (all ones for none), context text, text     2 progress: context text, of what text, done u64, total u64
+//   3 suspend → 0 is no     7 QEMU's dirty log: domain u32, on u32 → 0 is yes
 //   8 static data is here: missing u32 → 0 is yes     9 results: store u64, console u64     10 complete: result i32, errno i32 →
 
 internal import Glibc
@@ -17,7 +18,7 @@ public import WireFormat
 
 public final class LibxlCallbacks: Sendable {
     enum Kind: UInt16 {
-        case log = 1, suspend = 3, dirtyLogOfQEMU = 7, staticDataIsHere = 8, results = 9, complete = 10
+        case log = 1, progress = 2, suspend = 3, dirtyLogOfQEMU = 7, staticDataIsHere = 8, results = 9, complete = 10
     }
     public enum Level: UInt32, Sendable {
         case detail = 3, info = 5, warning = 7, error = 8

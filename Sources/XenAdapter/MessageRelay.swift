@@ -15,6 +15,7 @@ public final class MessageRelay: Sendable {
     private let libxl: LibxlCallbacks
     private let maySuspend: @Sendable () -> Bool
     private let wasAsked: @Sendable (_ isSuspended: Bool) -> Void
+    private let progress: @Sendable (_ done: Int, _ total: Int) -> Void
     private let isEarly: Bool
     private let note: @Sendable (String) -> Void
     private let state = Monitor(State())
@@ -35,15 +36,18 @@ public final class MessageRelay: Sendable {
     ///   - helper: the other end of its standard input and output.
     ///   - maySuspend: returns when the guest may be suspended; false if it is not to be any more.
     ///   - wasAsked: told whether the guest has suspended, when libxl has asked it to.
+    ///   - progress: told how many pages of how many the helper has read in its round.
     ///   - isEarly: it is ``completeEarly(_:_:)`` that tells libxl of the domain, not the helper.
     ///   - note: told of what the helper complains of when libxl is not there any more.
     public init(
         helper: consuming Descriptor, libxl: LibxlCallbacks, maySuspend: @escaping @Sendable () -> Bool = { true },
-        wasAsked: @escaping @Sendable (_ isSuspended: Bool) -> Void = { _ in }, isEarly: Bool = false,
+        wasAsked: @escaping @Sendable (_ isSuspended: Bool) -> Void = { _ in },
+        progress: @escaping @Sendable (_ done: Int, _ total: Int) -> Void = { _, _ in }, isEarly: Bool = false,
         note: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.helper = helper
-        (self.libxl, self.maySuspend, self.wasAsked, self.isEarly, self.note) = (libxl, maySuspend, wasAsked, isEarly, note)
+        (self.libxl, self.maySuspend, self.wasAsked, self.progress) = (libxl, maySuspend, wasAsked, progress)
+        (self.isEarly, self.note) = (isEarly, note)
     }
 
     /// Passes messages on until the helper has ended. Without libxl it is told nothing more, and ends too.
@@ -90,6 +94,12 @@ public final class MessageRelay: Sendable {
             return state.read { $0.isDetached } ? takeItself(kind, arguments) : try libxl.pass(kind, arguments)
         }
         if kind == Kind.suspend.rawValue { wasAsked(answer != 0) }
+        if kind == Kind.progress.rawValue, arguments.count >= 16 {
+            let figures = arguments.suffix(16).map(UInt64.init)
+            let number = { (part: Range<Int>) in part.reversed().reduce(UInt64(0)) { $0 << 8 | figures[figures.startIndex + $1] } }
+            let (done, total) = (number(0..<8), number(8..<16))
+            if done <= total { progress(Int(clamping: done), Int(clamping: total)) }
+        }
         if kind == Kind.complete.rawValue { state.update { $0.result = Self.number(arguments) } }
         if let answer { try reply(answer) }
     }

@@ -1,8 +1,9 @@
-// The disks of a PV domain, as a machine of the engine that has no memory: that is Xen's own helpers' (XenStream), which go beside. The two are
-// made to end together, without the one's end having to wait long for what was written while the other was copied:
+// What of a PV domain is the engine's: its disks, and where xl has no part, who owns it. Its memory is Xen's own helpers' (XenStream), which go
+// beside. The two are made to end together, without the one's end having to wait long for what was written while the other was copied:
 //
 //   rounds of the disks, while the saver is held in its first round ─ the saver's rounds, while the disks' writes gather in their snapshots ─
-//   the saver would suspend the guest: one more round of the disks ─ suspend ─ the last of the memory, and of the disks
+//   the saver would suspend the guest: one more round of the disks ─ suspend ─ the last of the memory, and of the disks ─
+//   without xl the hand-off, when all of the memory has left ─ the guest runs when the restorer has it
 
 public import MigrationEngine
 public import TurntableCore
@@ -21,13 +22,15 @@ private final class NoMemory: PageSource, PageSink, DirtyLog {
 }
 
 /// At the source.
-public final class PVSourceDisks: SourceMachine {
+public final class PVSourceMachine: SourceMachine {
     public let name: String
     public let epoch = Epoch(0)
     public let description: [UInt8]
     public let pages: any PageSource = NoMemory()
     public let deviceCost = DeviceCost(bytes: ByteCount(0), save: .zero, load: .zero)
     public let disks: [any BlockSource]
+    public let isCarriedBeside = true
+    private let isOwned: Bool
     private let itsDisks: [XenDisk]
     private let state = Monitor(State())
 
@@ -39,12 +42,18 @@ public final class PVSourceDisks: SourceMachine {
         var mayBeSuspended = false
         /// Nil as long as the guest was not asked.
         var isSuspended: Bool?
+        /// All of the memory is on its way.
+        var memoryHasLeft = false
         var isOver = false
     }
 
-    /// - Parameter disks: those that go along, what LVM knows their volumes by, and what reads them.
-    public init(of name: String, _ disks: [(its: XenDisk, volume: String, source: any BlockSource)]) {
+    /// - Parameters:
+    ///   - name: what its journal is kept under.
+    ///   - isOwned: xl has no part: the hand-off says whose the domain is.
+    ///   - disks: those that go along, what LVM knows their volumes by, and what reads them.
+    public init(_ name: String, isOwned: Bool, _ disks: [(its: XenDisk, volume: String, source: any BlockSource)]) {
         self.name = name
+        self.isOwned = isOwned
         self.disks = disks.map(\.source)
         itsDisks = disks.map(\.its)
         description = XenDescription(
@@ -55,7 +64,10 @@ public final class PVSourceDisks: SourceMachine {
     // MARK: - What goes beside
 
     /// Returns when the memory's rounds are worth their while.
-    public func awaitCopy() { _ = state.wait(atMost: .forever) { $0.areCopied || $0.isOver ? true : nil } }
+    public func awaitCopy() {
+        if disks.isEmpty { return }
+        _ = state.wait(atMost: .forever) { $0.areCopied || $0.isOver ? true : nil }
+    }
 
     /// Returns when the guest may be suspended for the disks' sake; false if it is not to be any more.
     public func awaitPause() -> Bool {
@@ -65,6 +77,8 @@ public final class PVSourceDisks: SourceMachine {
 
     /// The guest was asked to suspend: it has, or not.
     public func tell(isSuspended: Bool) { state.update { $0.isSuspended = isSuspended } }
+
+    public func memoryHasLeft() { state.update { $0.memoryHasLeft = true } }
 
     /// What goes beside has failed, or this has: nobody waits any more.
     public func end() { state.update { $0.isOver = true } }
@@ -92,39 +106,62 @@ public final class PVSourceDisks: SourceMachine {
         for disk in itsDisks { try disk.awaitRequests() }
     }
 
-    public func saveDeviceState() throws(TurntableError) -> [UInt8] { [] }
+    /// That came before it, and all of the memory: until then nothing is handed off.
+    public func saveDeviceState() throws(TurntableError) -> [UInt8] {
+        guard isOwned else { return [] }
+        _ = state.wait(atMost: .forever) { $0.memoryHasLeft || $0.isOver ? true : nil }
+        try checkAlive()
+        return []
+    }
+
     public func reclaim(_ epoch: Epoch) throws(TurntableError) {}
-    /// xl does, when the helper has failed: what goes beside cannot be done again.
+    /// Whoever had libxl suspend it does, when the helper has failed: what goes beside cannot be done again.
     public func resume() throws(TurntableError) {
-        throw TurntableError(.cancelled, "moving \(name)", "it was given up while the guest was suspended; xl resumes it here")
+        throw TurntableError(.cancelled, "moving \(name)", "it was given up while the guest was suspended; it is resumed here")
     }
     public func discard() {}
     public func checkAlive() throws(TurntableError) {
-        guard !state.read({ $0.isOver }) else { throw TurntableError(.cancelled, "moving the disks of \(name)", "the move has ended") }
+        guard !state.read({ $0.isOver }) else { throw TurntableError(.cancelled, "moving \(name)", "the move has ended") }
     }
 }
 
 /// At the target, for one domain.
-public final class PVDisksHost: TargetHost {
+public final class PVTargetHost: TargetHost {
     private let domain: XenDomain
     private let areReady: @Sendable () -> Bool
+    private let owner: (any XenOwner)?
     private let openDisk: XenTargetHost.OpenDisk
-    private let hasBegunHere = Monitor(false)
+    private let state = Monitor(State())
 
-    /// Some were offered, and are on their way.
-    public var hasBegun: Bool { hasBegunHere.read { $0 } }
-
-    /// - Parameter areReady: whether libxl has made the domain's devices.
-    public init(_ domain: XenDomain, areReady: @escaping @Sendable () -> Bool, openDisk: @escaping XenTargetHost.OpenDisk) {
-        (self.domain, self.areReady, self.openDisk) = (domain, areReady, openDisk)
+    fileprivate struct State {
+        /// Something was offered, and is on its way.
+        var hasBegun = false
+        /// Whether the restorer has all of the memory; nil as long as it is not known.
+        var hasMemory: Bool?
     }
+
+    public var hasBegun: Bool { state.read { $0.hasBegun } }
+
+    /// - Parameters:
+    ///   - areReady: whether libxl has made the domain's devices.
+    ///   - owner: nil under xl, which starts the domain itself.
+    public init(
+        _ domain: XenDomain, areReady: @escaping @Sendable () -> Bool, owner: (any XenOwner)?, openDisk: @escaping XenTargetHost.OpenDisk
+    ) {
+        (self.domain, self.areReady, self.owner, self.openDisk) = (domain, areReady, owner, openDisk)
+    }
+
+    /// The restorer has all of the memory, or will not have it.
+    public func tell(hasMemory: Bool) { state.update { $0.hasMemory = hasMemory } }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
         let description = try XenDescription(decoding: offer.description)
-        guard offer.regions.isEmpty else { throw TurntableError(.protocol, "the offer of \(offer.machine)", "disks have no memory") }
+        guard offer.regions.isEmpty else {
+            throw TurntableError(.protocol, "the offer of \(offer.machine)", "the memory of a PV domain comes in its own stream")
+        }
         try domain.awaitDevices(areReady)
-        let machine = PVTargetDisks(try domain.open(offer, description.volumes, by: openDisk), domain)
-        hasBegunHere.update { $0 = true }
+        let machine = PVTargetMachine(try domain.open(offer, description.volumes, by: openDisk), domain, state, owner)
+        state.update { $0.hasBegun = true }
         return machine
     }
 
@@ -132,19 +169,36 @@ public final class PVDisksHost: TargetHost {
     public func isWaiting(_ machine: String, _ session: SessionID) -> Bool { false }
 }
 
-private final class PVTargetDisks: TargetMachine {
+private final class PVTargetMachine: TargetMachine {
     let pages: any PageSink = NoMemory()
     let disks: [any BlockSink]
     private let domain: XenDomain
+    private let state: Monitor<PVTargetHost.State>
+    private let owner: (any XenOwner)?
 
-    init(_ disks: [any BlockSink], _ domain: XenDomain) { (self.disks, self.domain) = (disks, domain) }
+    init(_ disks: [any BlockSink], _ domain: XenDomain, _ state: Monitor<PVTargetHost.State>, _ owner: (any XenOwner)?) {
+        (self.disks, self.domain, self.state, self.owner) = (disks, domain, state, owner)
+    }
 
     func sessionMemory(bytes: Int) throws(TurntableError) -> SharedMemory { try SharedMemory(bytes: bytes) }
     func forgetSession() {}
-    func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {}
-    /// xl starts the domain, when the memory is here too.
-    func resume() throws(TurntableError) {}
-    func discard() {}
+
+    /// It is in the memory's stream: the domain is whole when that is.
+    func loadDeviceState(_ state: UnsafeRawBufferPointer) throws(TurntableError) {
+        guard owner != nil else { return }
+        guard self.state.wait(atMost: .forever, until: { $0.hasMemory }) == true else {
+            throw TurntableError(.refused, "taking domain \(domain.number)", "its memory did not come")
+        }
+    }
+
+    /// Under xl, xl starts the domain, when the memory is here too.
+    func resume() throws(TurntableError) {
+        guard let owner else { return }
+        try domain.unpause()
+        owner.itRuns()
+    }
+
+    func discard() { owner?.itWillNotRun() }
     func checkAlive() throws(TurntableError) {
         guard try !domain.facts().isDying else { throw TurntableError(.hypervisor, "domain \(domain.number)", "it was destroyed") }
     }

@@ -38,6 +38,13 @@ public struct XenDisk: Equatable, Sendable {
         device = Device(path: try read("\(backend)/physical-device-path") ?? place, number: number)
     }
 
+    /// One that a domain is to have, and that xen-blkback will serve.
+    /// - Parameter number: of the block device at `path`, if there is one.
+    public init(named name: String, at path: String, number: String?) {
+        (self.name, place, isWritable) = (name, path, true)
+        device = number.map { Device(path: path, number: $0) }
+    }
+
     static func records(of domain: UInt32) -> String { "/libxl/\(domain)/device/vbd" }
 
     /// MAJOR:MINOR of two hexadecimal numbers.
@@ -86,22 +93,25 @@ extension XenDomain {
         return found
     }
 
-    /// Opens those that a source offers, in its order; libxl here has made them. `volumes` is by what LVM knows them there.
-    func open(_ offer: Offer, _ volumes: [String], by openDisk: XenTargetHost.OpenDisk) throws(TurntableError) -> [any BlockSink] {
+    /// Opens those that a source offers, in its order. `volumes` is by what LVM knows them there.
+    /// - Parameter configured: those that libxl here will make; nil if it has made them.
+    func open(
+        _ offer: Offer, _ volumes: [String], configured: [XenDisk]? = nil, by openDisk: XenTargetHost.OpenDisk
+    ) throws(TurntableError) -> [any BlockSink] {
         guard offer.disks.count == volumes.count else {
             throw TurntableError(
                 .protocol, "the offer of \(offer.machine)", "its description is of \(volumes.count) disks, it has \(offer.disks.count)")
         }
         guard !volumes.isEmpty else { return [] }
-        let its = try disks()
+        let its = if let configured { configured } else { try disks() }
         return try zip(offer.disks, volumes).map { (disk, volume) throws(TurntableError) in
             guard let found = its.first(where: { $0.name == disk.name }) else {
                 let known = its.isEmpty ? "none" : its.map(\.name).joined(separator: ", ")
                 throw TurntableError(
-                    .refused, "taking the disk \(disk.name) of \(offer.machine)", "libxl here has made the domain \(known)",
+                    .refused, "taking the disk \(disk.name) of \(offer.machine)", "here the domain has \(known)",
                     remedy: "give it the same disks on both hosts")
             }
-            return try openDisk(found, ByteCount(Int(disk.bytes)), volume, offer.machine)
+            return try openDisk(found, configured == nil, ByteCount(Int(disk.bytes)), volume, offer.machine)
         }
     }
 

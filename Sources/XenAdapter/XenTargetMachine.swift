@@ -18,32 +18,35 @@ public protocol XenOwner: AnyObject, Sendable {
 /// stream ends early (XLLine/EarlyEnd.swift) that can be before the memory comes: xl starts the domain when the source's xl says so,
 /// after the source's helper has heard that all is here. The source suspends the machine when xl here waits for that (XLLine/Readiness.swift).
 ///
-/// Disks are written only where libxl here has made them devices of this domain, by the configuration that it has of it; so
-/// they come only where that is done before anything is sent. What the source says of a disk is its name and its size.
+/// Disks are written only where libxl here makes them devices of this domain, by the configuration that it has of it; so
+/// they come only where that is known before anything is sent. What the source says of a disk is its name and its size.
 public final class XenTargetHost: TargetHost, @unchecked Sendable {
     /// Opens a disk of the domain for what comes of `size` bytes from the volume that LVM knows as `source`, or says why it is not to be written.
+    /// `isMade`: the domain's own backend has it open.
     public typealias OpenDisk =
-        @Sendable (_ disk: XenDisk, _ size: ByteCount, _ source: String, _ machine: String) throws(TurntableError) -> any BlockSink
+        @Sendable (_ disk: XenDisk, _ isMade: Bool, _ size: ByteCount, _ source: String, _ machine: String) throws(TurntableError) -> any BlockSink
 
     private let domain: XenDomain
     private let services: XenServices
     private let libxl: LibxlCallbacks
     private let early: String?
     private let owner: (any XenOwner)?
+    private let configured: [XenDisk]
     private let openDisk: OpenDisk
     /// Called when libxl may go on.
     private let mayGoOn: @Sendable () -> Void
 
     /// - Parameters:
     ///   - early: if libxl goes on before the memory is here, the file whose byte is not zero when xl is ready to start the domain.
-    ///   - owner: nil under xl, which starts the domain itself. Else there is an `early`, to which nobody writes.
+    ///   - owner: nil under xl, which starts the domain itself. Else nobody writes to `early`.
+    ///   - configured: the disks that libxl will make, if it does only when all else is here.
     ///   - openDisk: what writes disks that come along.
     public init(
         _ domain: XenDomain, _ services: XenServices, _ libxl: LibxlCallbacks, early: String?, owner: (any XenOwner)? = nil,
-        openDisk: @escaping OpenDisk, mayGoOn: @escaping @Sendable () -> Void
+        configured: [XenDisk] = [], openDisk: @escaping OpenDisk, mayGoOn: @escaping @Sendable () -> Void
     ) {
         (self.domain, self.services, self.libxl, self.early, self.owner) = (domain, services, libxl, early, owner)
-        (self.openDisk, self.mayGoOn) = (openDisk, mayGoOn)
+        (self.configured, self.openDisk, self.mayGoOn) = (configured, openDisk, mayGoOn)
     }
 
     public func prepare(_ offer: Offer, resumeWindow: Nanoseconds) throws(TurntableError) -> any TargetMachine {
@@ -51,7 +54,7 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         guard offer.regions.count == 1, offer.regions[0].bytes == UInt64(description.frames * pageBytes) else {
             throw TurntableError(.protocol, "the offer of \(offer.machine)", "its memory is not what its description says")
         }
-        guard offer.disks.isEmpty || early != nil else {
+        guard offer.disks.isEmpty || early != nil || owner != nil else {
             throw TurntableError(
                 .unsupported, "taking the disks of \(offer.machine)",
                 "its stream does not pass `turntable xl-receive`: libxl here would say only afterwards which they are",
@@ -66,8 +69,8 @@ public final class XenTargetHost: TargetHost, @unchecked Sendable {
         if early != nil { try machine.letLibxlGoOn(description.rings) }
         // Only then does the source hear that this host is ready: no device is in the making while the guest stands still.
         do throws(TurntableError) {
-            if owner != nil || !offer.disks.isEmpty { try machine.awaitDevices() }
-            machine.disks = try domain.open(offer, description.volumes, by: openDisk)
+            if early != nil, owner != nil || !offer.disks.isEmpty { try machine.awaitDevices() }
+            machine.disks = try domain.open(offer, description.volumes, configured: early == nil ? configured : nil, by: openDisk)
         } catch {
             machine.discard()
             throw error
@@ -122,6 +125,10 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
         try state.apply(to: domain)
         if !hasGoneOn { try state.rings.establish(on: domain, services) }
         rings = state.rings
+        guard owner != nil, !hasGoneOn else { return }
+        // A device model is made with its state, which only now can come: the domain is whole with it, and not before.
+        try finish(state.rings)
+        try awaitDevices()
     }
 
     /// libxl connects console and xenstore, and prepares the devices.
@@ -142,6 +149,7 @@ final class XenTargetMachine: TargetMachine, @unchecked Sendable {
         guard let rings else { preconditionFailure("resumed without a state") }
         if !hasGoneOn { try finish(rings) }
         guard let owner else { return }
+        if try domain.hasDeviceModel() { try DeviceModel.letRunOn(of: domain.number) }
         try domain.unpause()
         owner.itRuns()
     }

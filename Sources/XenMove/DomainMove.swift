@@ -74,12 +74,10 @@ public final class DomainMove: Sendable {
         let journal = try settings.journals.open(uuid)
         guard try settle(journal, Limits.helloTime) else { return nil }
         let domain = try libxl.describe(settings.domain)
-        guard domain.isPVH else {
-            throw TurntableError(
-                .unsupported, "moving \(settings.domain)", "it is no PVH domain", remedy: "`xl migrate` moves PV and HVM (docs/xen.md)")
-        }
         let reports = try ReportDoor(path: helperSocketPath(), heard: event)
         let failure = move(domain, lock.descriptor, reports)
+        // libxl may be done with it before the target has said that it runs there.
+        if case .ask = try MoveDecision(journal.history(), .suspended) { _ = reports.lastWord(within: Limits.commitTime) }
         // Before libxl's last word: the domain is the target's, and what is here can go.
         if try MoveDecision(journal.history(), .suspended) == .end {
             try end(domain.number)

@@ -3,24 +3,20 @@
 public import TurntableCore
 internal import TurntableLinux
 
-/// A domain as turntable-xen describes it, in words: its number, its UUID, its kind, and how it stands.
+/// A domain as turntable-xen describes it, in words: its number, its UUID, and how it stands.
 public struct DomainFacts: Equatable, Sendable {
     public var number: UInt32
     public var uuid: String
-    /// All of its devices are paravirtual, and its memory can be copied as it is.
-    public var isPVH: Bool
     public var standing: DomainStanding
 
-    public init(number: UInt32, uuid: String, isPVH: Bool, standing: DomainStanding) {
-        (self.number, self.uuid, self.isPVH, self.standing) = (number, uuid, isPVH, standing)
-    }
+    public init(number: UInt32, uuid: String, standing: DomainStanding) { (self.number, self.uuid, self.standing) = (number, uuid, standing) }
 
-    public var words: String { "\(number) \(uuid) \(isPVH ? "pvh" : "other") \(standing.rawValue)" }
+    public var words: String { "\(number) \(uuid) \(standing.rawValue)" }
 
     public init?(words: String) {
         let parts = words.split(whereSeparator: \.isWhitespace).map(String.init)
-        guard parts.count == 4, let number = UInt32(parts[0]), let standing = DomainStanding(rawValue: parts[3]) else { return nil }
-        self.init(number: number, uuid: parts[1], isPVH: parts[2] == "pvh", standing: standing)
+        guard parts.count == 3, let number = UInt32(parts[0]), let standing = DomainStanding(rawValue: parts[2]) else { return nil }
+        self.init(number: number, uuid: parts[1], standing: standing)
     }
 }
 

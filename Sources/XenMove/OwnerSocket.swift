@@ -64,7 +64,7 @@ public final class Owner: Sendable {
     public var descriptor: Int32 { socket.rawValue }
 }
 
-/// What turntable-xen-helper finds in its environment where xl has no part: the first four at the source, the last two at the target.
+/// What turntable-xen-helper finds in its environment where xl has no part: the first four at the source, the last three at the target.
 public enum HelperSetting {
     /// What its journal is kept under: the domain's UUID.
     public static let machine = "TURNTABLE_MACHINE"
@@ -75,4 +75,7 @@ public enum HelperSetting {
     public static let stateDirectory = "TURNTABLE_STATE_DIR"
     /// The owner's socket.
     public static let owner = "TURNTABLE_OWNER"
+    /// The disks of the domain's configuration that the kernel here can serve: a line each, of name, tabulator and place. For a domain whose devices are
+    /// made only when it is whole.
+    public static let disks = "TURNTABLE_CONFIGURED_DISKS"
 }

@@ -13,6 +13,8 @@ public final class StreamSource: Sendable {
     private let request: StreamRequest
     private let window: PageWindow
     private let course = Course()
+    private let hasLeft: @Sendable () -> Void
+    private let senders = Monitor<[any FrameSender]>([])
     /// What the target has said of that; nil if nothing.
     private let isTargetReady = Monitor<Bool?>(nil)
 
@@ -21,10 +23,12 @@ public final class StreamSource: Sendable {
     ///   - token: of the greeting that the target has heard.
     ///   - afterRings: called when the rings' pages have gone for the first time: the target can go on to the domain's devices. Nothing more goes
     ///     until it returns.
+    ///   - hasLeft: called when all of the stream has left for the line.
     public init(
         saver: consuming Descriptor, transport: any SourceTransport, streams: Int, token: [UInt8], rings: XenRings,
-        afterRings: @escaping @Sendable () -> Void = {}
+        afterRings: @escaping @Sendable () -> Void = {}, hasLeft: @escaping @Sendable () -> Void = {}
     ) {
+        self.hasLeft = hasLeft
         self.transport = transport
         request = StreamRequest(streams: streams, token: token, rings: rings)
         window = PageWindow(streams: streams)
@@ -49,6 +53,9 @@ public final class StreamSource: Sendable {
     public func awaitReadiness(atMost limit: Nanoseconds = Limits.readinessTime) -> Bool {
         isTargetReady.wait(atMost: limit) { [course] in $0 == true || course.isOver ? true : nil } ?? false
     }
+
+    /// Of the data streams, what has arrived.
+    public var bytesOnWire: ByteCount { senders.read { $0 }.reduce(ByteCount(0)) { $0 + $1.status.acknowledgedBytes } }
 
     /// It has failed, or all is there.
     public var isOver: Bool { course.isOver }
@@ -75,11 +82,15 @@ public final class StreamSource: Sendable {
         do throws(TurntableError) {
             for stream in 0..<request.streams {
                 let sender = try transport.connectStream(stream, attachment: control.attachment, pages: window)
+                senders.update { $0.append(sender) }
                 course.onFailure { _ in sender.shutDown() }
                 threads.append(course.start("tt-send-\(stream)") { [self] () throws(TurntableError) in try send(sender, stream) })
             }
             let figures = try saved.pass { (outline) throws(TurntableError) in try control.send(.program(.bytes(.input, outline))) }
             window.finish()
+            for thread in threads { thread.join() }
+            threads = []
+            if course.failure == nil { hasLeft() }
             try course.await()
             return figures
         } catch {

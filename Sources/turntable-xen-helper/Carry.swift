@@ -7,6 +7,7 @@
 
 internal import CTurntableXen
 internal import Glibc
+internal import MigrationEngine
 internal import Protection
 internal import TransportTCP
 internal import TurntableCore
@@ -42,52 +43,80 @@ private struct StockHelper {
     /// - Parameter afterwards: what is left to do when both have ended well.
     func end(_ failure: TurntableError?, afterwards: () -> Void = {}) -> Never {
         let code = tt_xen_wait(process)
-        if let failure { Helper.say("\(failure)") }
         if code == 0, failure == nil { afterwards() }
-        exit(code != 0 ? code : failure?.kind.exitCode ?? 0)
+        exit(failure?.kind.exitCode ?? code)
     }
 }
 
 extension Save {
-    /// Carries what Xen's own helper saves to the helper that was met, and the disks beside it.
+    /// Carries what Xen's own helper saves to the helper that was met, and what is the engine's beside it.
     func carry(
-        _ met: Meeting.Met, _ domain: XenDomain, _ chosen: SourceDisks, _ libxl: LibxlCallbacks, _ security: LineSecurity
+        _ met: Meeting.Met, _ domain: XenDomain, _ disks: SourceDisks, _ libxl: LibxlCallbacks, _ security: LineSecurity
     ) throws(TurntableError) -> Never {
-        let front = chosen.isEmpty ? nil : Front(
-            descriptor: try checked(tt_xen_split(), "starting what sends"), stream: invocation.streamDescriptor, ending: chosen.ending)
+        let hasEngine = settings.machine != nil || !disks.isEmpty
+        let front = hasEngine
+            ? Front(descriptor: try checked(tt_xen_split(), "starting what sends"), stream: invocation.streamDescriptor, ending: disks.ending) : nil
+        // Not by libxl, which Xen's own helper speaks to.
+        let reports = Reports(path: Settings.reports) { level, text in if level != .detail { Helper.say(text) } }
+        do throws(TurntableError) {
+            let name = try domain.name()
+            let machine = !hasEngine ? nil : PVSourceMachine(
+                settings.machine ?? name, isOwned: settings.machine != nil, try disks.open(for: name) { reports.note($0) })
+            try carry(met, domain, machine, libxl, security, front, reports)
+        } catch {
+            reports.failed(error)
+            exit(error.kind.exitCode)
+        }
+    }
+
+    private func carry(
+        _ met: Meeting.Met, _ domain: XenDomain, _ machine: PVSourceMachine?, _ libxl: LibxlCallbacks, _ security: LineSecurity, _ front: Front?,
+        _ reports: Reports
+    ) throws(TurntableError) -> Never {
+        guard settings.machine == nil || settings.verification == .off else {
+            throw TurntableError(
+                .unsupported, "comparing the memory of domain \(domain.number)", "that of a PV domain is carried by Xen's own helpers",
+                remedy: "move it without --verify")
+        }
         let transport = TCPSourceTransport(address: met.address, options: line, security: security, peer: settings.peer)
-        let rings = try XenRings(ofPV: domain)
-        let disks = chosen.isEmpty ? nil : PVSourceDisks(of: try domain.name(), try chosen.open(for: domain.name(), note: Helper.say))
         let saver = try StockHelper(invocation, settings)
         let source = StreamSource(
             saver: Descriptor(owning: saver.stream), transport: transport, streams: settings.streams, token: met.token,
-            rings: rings, afterRings: { disks?.awaitCopy() })
+            rings: try XenRings(ofPV: domain), afterRings: { machine?.awaitCopy() }, hasLeft: { machine?.memoryHasLeft() })
+        let memory = CarriedMemory(of: try domain.pageCount(), by: source, reports)
         let relay = MessageRelay(
             helper: Descriptor(owning: saver.messages), libxl: libxl,
             maySuspend: {
                 if !source.awaitReadiness(), !source.isOver {
-                    Helper.say("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
+                    reports.note("the target is not ready after \(Limits.readinessTime): the domain moves all the same, and may stand still longer")
                 }
-                return !source.isOver && disks?.awaitPause() ?? true
-            }, wasAsked: { disks?.tell(isSuspended: $0) })
+                return !source.isOver && machine?.awaitPause() ?? true
+            }, wasAsked: { machine?.tell(isSuspended: $0) }, progress: memory.tell)
         _ = WorkerThread("tt-messages") { relay.run() }
-        Watch.start(invocation.stream) { source.interrupt("the target's xl has left") }
-        let copy = disks.map { DiskCopy($0, self, met, security, beside: source) }
+        Watch.start(invocation.stream) { source.interrupt("the target has left") }
+        let engine = try machine.map { (machine) throws(TurntableError) in
+            try EngineBeside(machine, self, met, security, beside: source) { (event: MigrationEvent) in
+                // A round of nothing.
+                if case .round = event, machine.disks.isEmpty { return }
+                reports.pass(event)
+            }
+        }
         var failure: TurntableError?
         do throws(TurntableError) {
             let figures = try source.run()
-            Helper.say("\(figures.pages) pages went, \(figures.zeroPages) of them as zeroes, on \(settings.streams) streams")
+            memory.have(figures)
+            reports.note("\(figures.pages) pages went, \(figures.zeroPages) of them as zeroes, on \(settings.streams) streams")
         } catch {
             failure = error
-            copy?.cancel()
+            engine?.cancel()
         }
-        // The stream's failure has the reason of the disks', if that was first.
-        let ofDisks = copy?.awaitCompletion()
-        failure = failure ?? ofDisks
+        // Each ends the other: which was first is the reason.
+        if let its = engine?.awaitCompletion(), failure == nil || its.kind != .cancelled { failure = its }
+        if let failure { reports.failed(failure) }
         saver.end(failure) {
             // The target has it: libxl need not wait until the snapshots are removed.
             front?.letGo()
-            copy?.end()
+            if let report = engine?.end() { reports.completed(memory.added(to: report)) }
         }
     }
 }
@@ -96,12 +125,15 @@ extension Restore {
     /// Gives Xen's own helper what the one at the source saves.
     func carry(_ heard: Meeting.Heard) throws(TurntableError) -> Never {
         guard let readiness = heard.isLast ? settings.readinessFile : nil else { try carryInOrder(heard) }
+        let domain = try XenDomain(invocation.domain)
         // libxl waits for the one process, and the other may go on when that has ended.
         let front = Front(descriptor: try checked(tt_xen_split(), "starting what receives"), stream: invocation.streamDescriptor)
+        let owner = try settings.owner.map { (path) throws(TurntableError) in try DomainOwner(path: path, domain.number) }
+        let areReady: @Sendable () -> Bool = { owner?.hasDevices ?? XenTargetHost.isReady(readiness) }
         let security = try settings.security()
         let transport = try listen(security) { Helper.say("turned away \($0)") }
-        let disks = try DiskReception(self, readiness, security)
-        try heard.answer(transport.port, disks: disks.port)
+        let beside = try ReceptionBeside(self, domain, security, owner: owner, areReady: areReady)
+        try heard.answer(transport.port, disks: beside.port)
         let restorer = try StockHelper(invocation, settings)
         let relay = MessageRelay(
             helper: Descriptor(owning: restorer.messages), libxl: LibxlCallbacks(understood: invocation.messages), isEarly: true, note: Helper.say)
@@ -110,14 +142,23 @@ extension Restore {
             restorer: Descriptor(owning: restorer.stream), token: heard.token,
             early: StreamTarget.Early(
                 begin: { [invocation] (rings) throws(TurntableError) in
-                    let its = try rings.establish(onPV: try XenDomain(invocation.domain), invocation.services)
-                    try relay.completeEarly(its) { front.letGo(keepsStream: true) }
+                    try relay.completeEarly(try rings.establish(onPV: domain, invocation.services)) { front.letGo(keepsStream: true) }
+                    owner?.listen()
                 },
-                isReady: { XenTargetHost.isReady(readiness) }, awaitRestorer: { () throws(TurntableError) in try relay.awaitCompletion() }))
-        Watch.start(invocation.stream) { target.interrupt("the source's xl has left") }
+                isReady: areReady, awaitRestorer: { () throws(TurntableError) in try relay.awaitCompletion() }))
+        Watch.start(invocation.stream) { target.interrupt("the source has left") }
+        if let owner {
+            Watch.start(LibxlStream(descriptor: owner.descriptor)) {
+                target.interrupt("what had libxl make the domain has ended")
+                beside.interrupt()
+            }
+        }
         var failure: TurntableError?
-        do throws(TurntableError) { try target.run(transport) } catch { failure = error }
-        disks.end(isWhole: failure == nil)
+        do throws(TurntableError) { try target.run(transport) } catch {
+            failure = error
+            Helper.say("\(error)")
+        }
+        beside.end(isWhole: failure == nil)
         target.end()
         restorer.end(failure)
     }
@@ -130,8 +171,11 @@ extension Restore {
         let relay = MessageRelay(helper: Descriptor(owning: restorer.messages), libxl: LibxlCallbacks(understood: invocation.messages))
         _ = WorkerThread("tt-messages") { relay.run() }
         let target = StreamTarget(restorer: Descriptor(owning: restorer.stream), token: heard.token)
-        Watch.start(invocation.stream) { target.interrupt("the source's xl has left") }
-        do throws(TurntableError) { try target.run(transport) } catch { restorer.end(error) }
+        Watch.start(invocation.stream) { target.interrupt("the source has left") }
+        do throws(TurntableError) { try target.run(transport) } catch {
+            Helper.say("\(error)")
+            restorer.end(error)
+        }
         target.end()
         restorer.end(nil)
     }

@@ -1,6 +1,6 @@
 // Disks of a domain that go along: logical volumes that xen-blkback serves, by the engine's block path (BlockDelta), beside memory.
 //
-// What is written at the target is not the source's to say: it is the device that libxl there has made a disk of this domain,
+// What is written at the target is not the source's to say: it is the device that libxl there makes a disk of this domain,
 // under the same name (XenTargetHost), if the operator of that host lets it (TURNTABLE_DISKS) and nobody else has it open.
 
 internal import BlockDelta
@@ -79,7 +79,7 @@ struct SourceDisks {
 extension Settings {
     /// Opens a disk of a domain that comes.
     var openDisk: XenTargetHost.OpenDisk {
-        { (disk, size, source, machine) throws(TurntableError) in
+        { (disk, isMade, size, source, machine) throws(TurntableError) in
             let what = "taking the disk \(disk.name) of \(machine)"
             guard disks.contains(disk) else {
                 throw TurntableError(.refused, what, "this host does not let it come", remedy: "set TURNTABLE_DISKS for what receives it here")
@@ -93,7 +93,7 @@ extension Settings {
                     remedy: "leave it out of TURNTABLE_DISKS at the source")
             }
             return try VolumeSink(
-                device, as: disk.name, of: machine, size: size, recycling: isRecycling, sharing: .one,
+                device, as: disk.name, of: machine, size: size, recycling: isRecycling, sharing: isMade ? .one : .none,
                 journals: SinkJournals(directory: "\(stateDirectory ?? Self.defaultStateDirectory)/disks"))
         }
     }

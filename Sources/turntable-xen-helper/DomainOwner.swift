@@ -8,6 +8,7 @@ internal import XenMove
 final class DomainOwner: XenOwner {
     private let owner: Owner
     private let domain: UInt32
+    private let devices = Monitor(false)
 
     init(path: String, _ domain: UInt32) throws(TurntableError) {
         owner = try Owner(path: path)
@@ -17,6 +18,15 @@ final class DomainOwner: XenOwner {
     var descriptor: Int32 { owner.descriptor }
 
     func awaitDevices() throws(TurntableError) { try owner.awaitDevices() }
+
+    /// For one that is asked now and then: from now on it knows when they are there.
+    func listen() {
+        _ = WorkerThread("tt-owner") { [self] in
+            if (try? awaitDevices()) != nil { devices.update { $0 = true } }
+        }
+    }
+
+    var hasDevices: Bool { devices.read { $0 } }
 
     func itRuns() {
         if !owner.itRunsNow() { start("watch") }

@@ -50,19 +50,18 @@ struct Restore {
         let security = try settings.security()
         let transport = try listen(security) { libxl.log(.warning, "turned away \($0)") }
         let early = heard.isLast ? settings.readinessFile : nil
-        guard owner == nil || early != nil else {
-            throw TurntableError(
-                .unsupported, "receiving a domain without xl", "it is no PVH domain, or its stream does not pass `turntable xl-receive`",
-                remedy: "use xl migrate")
+        let hasDeviceModel = try domain.hasDeviceModel()
+        guard owner == nil || early != nil || hasDeviceModel else {
+            throw TurntableError(.unsupported, "receiving a domain without xl", "its stream does not pass `turntable xl-receive`")
         }
         var options = TargetOptions()
         options.sign = security.sign
-        let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner, openDisk: settings.openDisk) {
+        let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner, configured: settings.configuredDisks, openDisk: settings.openDisk) {
             front.letGo(keepsStream: early != nil)
         }
         let reception = Reception(
             host: host, journals: try settings.journals(), options: options, once: true,
-            reports: .init(note: { libxl.log(.info, $0) }, event: Reports(libxl).pass, ended: { _, _ in }))
+            reports: .init(note: { libxl.log(.info, $0) }, event: Reports { libxl.log($0, $1) }.pass, ended: { _, _ in }))
         Watch.start(invocation.stream) { reception.interrupt() }
         if let owner { Watch.start(LibxlStream(descriptor: owner.descriptor)) { reception.interrupt() } }
         try heard.answer(transport.port)

@@ -24,9 +24,10 @@ struct Save {
         // A device model's state comes in libxl's stream when all else is there.
         let isLast = isPV ? true : try !domain.hasDeviceModel()
         let disks = try SourceDisks(of: domain, settings.disks)
-        guard isLast || disks.isEmpty else {
+        guard isLast || isOwned || disks.isEmpty else {
             throw TurntableError(
-                .unsupported, "moving the disks of domain \(domain.number)", "those of HVM domains do not go along", remedy: "unset TURNTABLE_DISKS")
+                .unsupported, "moving the disks of domain \(domain.number)", "under xl those of HVM domains do not go along: libxl makes them last",
+                remedy: "`turntable xen migrate --disk`")
         }
         guard let met = try Meeting.greet(on: invocation.stream, at: settings.addresses, isLast: isLast, isPV: isPV) else {
             if isOwned || !disks.isEmpty { throw Self.nobodyCame }
@@ -37,7 +38,7 @@ struct Save {
         let front = Front(
             descriptor: try checked(tt_xen_split(), "starting the engine"), stream: invocation.streamDescriptor,
             ending: disks.ending)
-        let reports = Reports(libxl, path: Settings.reports)
+        let reports = Reports(path: Settings.reports) { libxl.log($0, $1) }
         do throws(TurntableError) {
             try move(domain, disks, libxl, met.address, security, front, reports)
             Front.rest()
@@ -67,6 +68,12 @@ struct Save {
         return options
     }
 
+    /// Who can be asked afterwards: the target's helper ends with the move.
+    func nameTarget(_ address: Address, _ security: LineSecurity, _ options: inout MigrationOptions) {
+        options.peer = settings.service ?? "\(address)"
+        if settings.machine != nil { options.believes = security.believes(from: settings.peer ?? address.host) }
+    }
+
     private func move(
         _ domain: XenDomain, _ disks: SourceDisks, _ libxl: LibxlCallbacks, _ address: Address, _ security: LineSecurity, _ front: Front,
         _ reports: Reports
@@ -74,9 +81,12 @@ struct Save {
         var options = options
         options.verification = settings.verification
         options.resumeWindow = Limits.xenResumeWindow
-        // Who can be asked afterwards: the target's helper ends with the move.
-        options.peer = settings.service ?? "\(address)"
-        if settings.machine != nil { options.believes = security.believes(from: settings.peer ?? address.host) }
+        nameTarget(address, security, &options)
+        let completeLibxl: @Sendable () -> Void = { front.letGo { try? libxl.complete(failed: false) } }
+        if settings.machine != nil, try domain.hasDeviceModel() {
+            // The target's libxl wants the device model's state, which follows in libxl's own stream, before the guest can run there.
+            options.announcing = { (_, _, isHere) throws(TurntableError) in if isHere { {} } else { completeLibxl } }
+        }
         let machine = try XenSourceMachine(domain, libxl, name: settings.machine, disks: disks.open(for: domain.name()) { reports.pass(.note($0)) })
         let migration = SourceMigration(
             machine: machine, transport: TCPSourceTransport(address: address, options: line, security: security, peer: settings.peer),
@@ -84,13 +94,16 @@ struct Save {
         ) { event in
             reports.pass(event)
             // The target has it: libxl need not wait for what is compared and put away afterwards.
-            if case .phase(.completed) = event {
-                try? libxl.complete(failed: false)
-                front.letGo()
-            }
+            if case .phase(.completed) = event { completeLibxl() }
         }
         Watch.start(invocation.stream) { _ = migration.cancel() }
-        do throws(TurntableError) { reports.completed(try migration.run()) } catch {
+        let memory = try domain.pageCount().bytes
+        do throws(TurntableError) {
+            var report = try migration.run()
+            // The engine's memory is address space, of an HVM domain up to its highest frames.
+            report.memoryBytes = memory.value
+            reports.completed(report)
+        } catch {
             machine.endDirtyLog()
             throw error
         }
@@ -136,14 +149,18 @@ final class Front: Sendable {
         }
     }
 
-    /// libxl goes on; this process does too, alone.
-    /// - Parameter keepsStream: it watches libxl's stream for its end.
-    func letGo(keepsStream: Bool = false) {
+    /// libxl goes on; this process does too, alone. Nothing is done the next time.
+    /// - Parameters:
+    ///   - keepsStream: it watches libxl's stream for its end.
+    ///   - lastWord: said before.
+    func letGo(keepsStream: Bool = false, after lastWord: () -> Void = {}) {
         let taken = descriptor.update { descriptor in
             defer { descriptor = nil }
             return descriptor
         }
-        if let taken { tt_xen_let_go(taken, keepsStream ? -1 : stream, 0) }
+        guard let taken else { return }
+        lastWord()
+        tt_xen_let_go(taken, keepsStream ? -1 : stream, 0)
     }
 }
 

@@ -1,3 +1,4 @@
+internal import BlockDelta
 internal import Glibc
 internal import MigrationEngine
 internal import Protection
@@ -19,7 +20,7 @@ internal import XenAdapter
 ///   TURNTABLE_DISKS         all, or names with spaces between them: disks that go along from here, and may come here (Disks.swift)
 ///   TURNTABLE_RECYCLE       yes: what the volumes of such disks hold here is an older copy, of which only what differs need come
 ///   TURNTABLE_STOCK_HELPER  Xen's own helper
-///   TURNTABLE_MACHINE, TURNTABLE_SERVICE, TURNTABLE_REPORTS, TURNTABLE_STATE_DIR, TURNTABLE_OWNER
+///   TURNTABLE_MACHINE, TURNTABLE_SERVICE, TURNTABLE_REPORTS, TURNTABLE_STATE_DIR, TURNTABLE_OWNER, TURNTABLE_CONFIGURED_DISKS
 ///                           set by `turntable xen migrate` and what it starts at the target (XenMove/OwnerSocket.swift): xl has no part, and
 ///                           the journals say who owns the domain
 ///   TURNTABLE_EARLY_END     at the target, set by `turntable xl-receive`: libxl's stream ends when the helpers have met; a file that tells
@@ -41,6 +42,11 @@ struct Settings {
     static var reports: String? { value("REPORTS") }
     let stateDirectory = Self.value("STATE_DIR")
     let owner = Self.value("OWNER")
+    /// The disks that the domain is to have, where they come before its devices are made.
+    let configuredDisks = (Self.value("CONFIGURED_DISKS") ?? "").split(separator: "\n").compactMap { line -> XenDisk? in
+        let parts = line.split(separator: "\t", maxSplits: 1).map(String.init)
+        return parts.count == 2 ? XenDisk(named: parts[0], at: parts[1], number: deviceNumber(at: parts[1])) : nil
+    }
     var stockHelper = "/usr/lib/xen-4.17/bin/libxl-save-helper"
 
     init() throws(TurntableError) {

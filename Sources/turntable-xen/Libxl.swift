@@ -34,7 +34,7 @@ internal import XenMove
         let standing: DomainStanding =
             found.is_suspended != 0 ? .suspended : found.is_shut_down != 0 ? .ended : found.is_paused != 0 ? .paused : .runs
         let bytes = unsafe withUnsafeBytes(of: &found.uuid) { unsafe Array($0) }
-        return DomainFacts(number: domain, uuid: Self.text(ofUUID: bytes), isPVH: found.is_pvh != 0, standing: standing)
+        return DomainFacts(number: domain, uuid: Self.text(ofUUID: bytes), standing: standing)
     }
 
     private static func text(ofUUID bytes: [UInt8]) -> String {
@@ -45,6 +45,15 @@ internal import XenMove
     func configuration(_ domain: UInt32) throws(TurntableError) -> String {
         guard let text = unsafe tt_libxl_configuration(libxl, domain) else {
             throw TurntableError(.hypervisor, "reading the configuration of domain \(domain)", "libxl does not give it", remedy: "see what it says above")
+        }
+        defer { unsafe free(text) }
+        return unsafe String(cString: text)
+    }
+
+    /// Those of such a configuration that this host's kernel can serve, as HelperSetting.disks has them.
+    func disks(of configuration: String) throws(TurntableError) -> String {
+        guard let text = unsafe tt_libxl_disks(libxl, configuration) else {
+            throw TurntableError(.protocol, "reading the configuration of the domain that comes", "libxl cannot", remedy: "use one version of Xen")
         }
         defer { unsafe free(text) }
         return unsafe String(cString: text)

@@ -1,7 +1,7 @@
 // turntable-xen: what `turntable xen migrate` and `turntable xl-receive` have libxl do. libxl is not for threads and its helper's, so
 // it gets a process for each thing, and `turntable` stays free of Xen's libraries.
 //
-//   describe NAME        prints the domain's number, UUID, kind and standing (XenMove/LibxlProgram.swift)
+//   describe NAME        prints the domain's number, UUID and standing (XenMove/LibxlProgram.swift)
 //   save DOMAIN          a MoveHead and libxl's stream of the domain go to standard output, which is a socket
 //   take STATE-DIRECTORY what `save` said comes from standard input; it ends when the domain runs here, or will not
 //   resume DOMAIN        a suspended domain runs on

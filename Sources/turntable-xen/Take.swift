@@ -17,6 +17,7 @@ struct Take {
         setEnvironment("LIBXL_SAVE_HELPER", Program.helperPath)
         setEnvironment(HelperSetting.owner, door.path)
         setEnvironment(HelperSetting.stateDirectory, stateDirectory)
+        setEnvironment(HelperSetting.disks, try libxl.disks(of: configuration))
         let domain = try libxl.restore(configuration, from: stream.rawValue)
         if (try? door.awaitRun()) != true { try takeUp(domain, libxl) }
         try watch(domain)

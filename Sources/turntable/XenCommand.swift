@@ -16,12 +16,15 @@ struct XenCommand: ParsableCommand {
 struct XenMigrateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "migrate",
-        abstract: "Move a running PVH domain to another host of Xen.",
+        abstract: "Move a running domain to another host of Xen.",
         discussion: """
             On the target `turntable xl-receive` waits. libxl there makes the domain and its devices while the guest runs on here; then its memory \
             goes by turntable-xen-helper, and the guest runs there as soon as the last of it is there and the journal there says so. Until the hand-off \
             Ctrl-C, or any failure, leaves it running here. After one that leaves it suspended (exit code 8) the same command asks the target again, \
             and goes on or resumes it here.
+
+            The memory of a PV domain is carried by Xen's own helpers at both ends, and its standstill is theirs but for the disks. The device model of an HVM \
+            domain is started at the target while the guest stands still, which --downtime does not bound.
 
             The domain's journal is kept under its UUID: `turntable journal UUID`.
 
@@ -43,7 +46,7 @@ struct XenMigrateCommand: ParsableCommand {
     var address: [String] = []
     @Option(
         help: ArgumentHelp(
-            "before, after or off: when the target's memory is compared with the source's; for guests without devices, whose rings differ.",
+            "before, after or off: when the target's memory is compared with the source's; for PVH and HVM without devices, whose rings differ.",
             valueName: "when")) var verify = "off"
     @Option(
         help: ArgumentHelp("The name or address that the target's certificate must be for. Default: the one it is reached by.", valueName: "host"))

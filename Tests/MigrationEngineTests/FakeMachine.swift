@@ -13,6 +13,7 @@ final class FakeSource: SourceMachine, @unchecked Sendable {
     let deviceState: [UInt8]
     var pages: any PageSource { memory }
     var deviceCost = DeviceCost(bytes: .kibi(64), save: .zero, load: .zero)
+    var isCarriedBeside = false
     var mayBePaused: @Sendable () -> Bool = { true }
     /// Called on the migration's thread while the machine is paused.
     var whenPaused: @Sendable () -> Void = {}

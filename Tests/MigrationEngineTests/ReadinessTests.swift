@@ -77,4 +77,15 @@ internal import WireFormat
         #expect(pausesBefore.read { $0 } == 0 && stage.source.pauses == 1)
         #expect(report.rounds.count >= 2, "what was written meanwhile goes in a round of its own")
     }
+
+    /// How long that takes is not the engine's to shorten.
+    @Test func theBudgetIsForTheRestOfWhatIsCarriedBeside() throws {
+        let stage = try Stage()
+        stage.source.isCarriedBeside = true
+        stage.source.whenPaused = { [budget = stage.options.budget] in Clock.sleep(budget + .milliseconds(100)) }
+        let (sent, received) = stage.run()
+        let report = try sent.get()
+        _ = try received?.get()
+        #expect(report.withdrawnPauses == 0 && report.blackout.pauseMilliseconds > stage.options.budget.milliseconds)
+    }
 }

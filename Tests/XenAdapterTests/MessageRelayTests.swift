@@ -16,17 +16,19 @@ private final class Between: Sendable {
     let mayBeSuspended = Monitor<Bool?>(nil)
     let answers = Monitor<[Bool]>([])
     let notes = Monitor<[String]>([])
+    let progress = Monitor<[[Int]]>([])
     private let running: Background<Void>
 
     init(isEarly: Bool = false) throws {
         let (helper, helperEnd) = try Socket.pair(), (libxl, libxlEnd) = try Socket.pair()
         self.helper = Descriptor(owning: helper)
         self.libxl = Descriptor(owning: libxl)
-        let (mayBeSuspended, answers, notes) = (mayBeSuspended, answers, notes)
+        let (mayBeSuspended, answers, notes, progress) = (mayBeSuspended, answers, notes, progress)
         let relay = MessageRelay(
             helper: Descriptor(owning: helperEnd), libxl: LibxlCallbacks(input: libxlEnd, output: libxlEnd, understood: .max),
             maySuspend: { mayBeSuspended.wait(atMost: patience) { $0 } == true },
-            wasAsked: { isSuspended in answers.update { $0.append(isSuspended) } }, isEarly: isEarly,
+            wasAsked: { isSuspended in answers.update { $0.append(isSuspended) } },
+            progress: { done, total in progress.update { $0.append([done, total]) } }, isEarly: isEarly,
             note: { note in notes.update { $0.append(note) } })
         self.relay = relay
         running = Background { () throws(TurntableError) in relay.run() }
@@ -88,6 +90,25 @@ struct MessageRelayTests {
         try between.answer(answer)
         try between.expectAnswered(answer)
         #expect(between.answers.read { $0 } == [answer != 0])
+        try between.end()
+    }
+
+    @Test func progressIsTold() throws {
+        let between = try Between()
+        func said(_ done: UInt64, _ total: UInt64) -> [UInt8] {
+            var writer = MessageWriter()
+            for text in ["xc", "Frames iteration 1"] { LibxlCallbacks.append(text, to: &writer) }
+            for number in [done, total] { writer.append(number) }
+            return writer.bytes
+        }
+        // What cannot be is passed on all the same.
+        for (done, total) in [(1024, 40960), (7, 3), (UInt64.max, 0)] as [(UInt64, UInt64)] {
+            try between.say(2, said(done, total))
+            try between.expectHeard(Between.message(2, said(done, total)))
+        }
+        try between.say(2, [1, 2, 3])
+        try between.expectHeard(Between.message(2, [1, 2, 3]))
+        #expect(between.progress.read { $0 } == [[1024, 40960]])
         try between.end()
     }
 

@@ -41,12 +41,11 @@ struct MoveHeadTests {
 }
 
 struct DomainFactsTests {
-    @Test(arguments: DomainStanding.allCases, [true, false])
-    func whatIsPrintedIsRead(standing: DomainStanding, isPVH: Bool) {
-        let facts = DomainFacts(number: 7, uuid: "0b1f2c3d-0000-4000-8000-00000000000a", isPVH: isPVH, standing: standing)
+    @Test(arguments: DomainStanding.allCases) func whatIsPrintedIsRead(standing: DomainStanding) {
+        let facts = DomainFacts(number: 7, uuid: "0b1f2c3d-0000-4000-8000-00000000000a", standing: standing)
         #expect(DomainFacts(words: facts.words + "\n") == facts)
     }
 
-    @Test(arguments: ["", "7 uuid pvh", "x uuid pvh runs", "7 uuid pvh flies", "7 uuid pvh runs more"])
+    @Test(arguments: ["", "7 uuid", "x uuid runs", "7 uuid flies", "7 uuid runs more"])
     func nothingElseIsRead(words: String) { #expect(DomainFacts(words: words) == nil) }
 }

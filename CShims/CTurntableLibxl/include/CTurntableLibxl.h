@@ -10,7 +10,6 @@ struct tt_libxl;
 struct tt_libxl_domain {
     uint32_t number;
     uint8_t uuid[16];
-    int is_pvh;
     int is_paused;
     int is_shut_down;
     int is_suspended;  // shut down in order to be moved or saved
@@ -26,6 +25,10 @@ int tt_libxl_find(struct tt_libxl *libxl, const char *name, uint32_t *domain);
 int tt_libxl_describe(struct tt_libxl *libxl, uint32_t domain, struct tt_libxl_domain *description);
 // What the domain is made of, as JSON that another host's libxl makes it from; NULL if that cannot be had. To be freed.
 char *tt_libxl_configuration(struct tt_libxl *libxl, uint32_t domain);
+
+// The disks of such a configuration that this host's kernel can serve: a line each, of name, tabulator and place. NULL if it cannot be read. To
+// be freed.
+char *tt_libxl_disks(struct tt_libxl *libxl, const char *configuration);
 
 // Writes the running domain to `stream`, and returns when its helper is done: it is suspended then, or the move has failed.
 int tt_libxl_save(struct tt_libxl *libxl, uint32_t domain, int stream);
