@@ -44,6 +44,8 @@ public final class PVSourceMachine: SourceMachine {
         var isSuspended: Bool?
         /// All of the memory is on its way.
         var memoryHasLeft = false
+        /// The target refused it, and it is this host's again.
+        var isReclaimed = false
         var isOver = false
     }
 
@@ -114,9 +116,10 @@ public final class PVSourceMachine: SourceMachine {
         return []
     }
 
-    public func reclaim(_ epoch: Epoch) throws(TurntableError) {}
+    public func reclaim(_ epoch: Epoch) { state.update { $0.isReclaimed = true } }
     /// Whoever had libxl suspend it does, when the helper has failed: what goes beside cannot be done again.
     public func resume() throws(TurntableError) {
+        if state.read({ $0.isReclaimed }) { return }
         throw TurntableError(.cancelled, "moving \(name)", "it was given up while the guest was suspended; it is resumed here")
     }
     public func discard() {}

@@ -36,6 +36,13 @@ struct PVMachineTests {
         #expect(failure { () throws(TurntableError) in try machine.pause() }?.kind == .hypervisor)
     }
 
+    /// The reason is the target's then.
+    @Test func whatTheTargetRefusedIsThisHostsAgain() throws {
+        let machine = machine(isOwned: true)
+        machine.reclaim(Epoch(2))
+        try machine.resume()
+    }
+
     /// Whatever it waits for.
     @Test func anEndIsHeeded() throws {
         let machine = machine(isOwned: true)
