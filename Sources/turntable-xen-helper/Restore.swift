@@ -56,7 +56,9 @@ struct Restore {
         }
         var options = TargetOptions()
         options.sign = security.sign
-        let host = XenTargetHost(domain, invocation.services, libxl, early: early, owner: owner, configured: settings.configuredDisks, openDisk: settings.openDisk) {
+        let host = XenTargetHost(
+            domain, invocation.services, libxl, early: early, owner: owner, configured: settings.configuredDisks, openDisk: settings.openDisk
+        ) {
             front.letGo(keepsStream: early != nil)
         }
         let reception = Reception(
