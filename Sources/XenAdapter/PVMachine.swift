@@ -30,7 +30,7 @@ public final class PVSourceMachine: SourceMachine {
     public let deviceCost = DeviceCost(bytes: ByteCount(0), save: .zero, load: .zero)
     public let disks: [any BlockSource]
     public let isCarriedBeside = true
-    private let isOwned: Bool
+    private let letRunOn: (@Sendable () throws(TurntableError) -> Void)?
     private let itsDisks: [XenDisk]
     private let state = Monitor(State())
 
@@ -51,11 +51,13 @@ public final class PVSourceMachine: SourceMachine {
 
     /// - Parameters:
     ///   - name: what its journal is kept under.
-    ///   - isOwned: xl has no part: the hand-off says whose the domain is.
     ///   - disks: those that go along, what LVM knows their volumes by, and what reads them.
-    public init(_ name: String, isOwned: Bool, _ disks: [(its: XenDisk, volume: String, source: any BlockSource)]) {
-        self.name = name
-        self.isOwned = isOwned
+    ///   - letRunOn: resumes the suspended domain here, where the hand-off says whose it is. Nil under xl, which does that.
+    public init(
+        _ name: String, _ disks: [(its: XenDisk, volume: String, source: any BlockSource)],
+        letRunOn: (@Sendable () throws(TurntableError) -> Void)?
+    ) {
+        (self.name, self.letRunOn) = (name, letRunOn)
         self.disks = disks.map(\.source)
         itsDisks = disks.map(\.its)
         description = XenDescription(
@@ -110,16 +112,18 @@ public final class PVSourceMachine: SourceMachine {
 
     /// That came before it, and all of the memory: until then nothing is handed off.
     public func saveDeviceState() throws(TurntableError) -> [UInt8] {
-        guard isOwned else { return [] }
+        if letRunOn == nil { return [] }
         _ = state.wait(atMost: .forever) { $0.memoryHasLeft || $0.isOver ? true : nil }
         try checkAlive()
         return []
     }
 
     public func reclaim(_ epoch: Epoch) { state.update { $0.isReclaimed = true } }
-    /// Whoever had libxl suspend it does, when the helper has failed: what goes beside cannot be done again.
+    /// It was for nothing: what goes beside cannot be done again.
     public func resume() throws(TurntableError) {
-        if state.read({ $0.isReclaimed }) { return }
+        let (isSuspended, isReclaimed) = state.read { ($0.isSuspended == true, $0.isReclaimed) }
+        if isSuspended { try letRunOn?() }
+        if isReclaimed { return }
         throw TurntableError(.cancelled, "moving \(name)", "it was given up while the guest was suspended; it is resumed here")
     }
     public func discard() {}

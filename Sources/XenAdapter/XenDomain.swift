@@ -226,7 +226,8 @@ internal import WireFormat
         return machine
     }
 
-    func resume() throws(TurntableError) { try check(unsafe tt_xen_resume(xen, number), "letting the guest run on") }
+    /// A suspended domain runs on, as if its suspend had been cancelled.
+    public func resume() throws(TurntableError) { try check(unsafe tt_xen_resume(xen, number), "letting the guest run on") }
     func unpause() throws(TurntableError) { try check(unsafe tt_xen_unpause(xen, number), "letting the guest run") }
 }
 

@@ -89,19 +89,19 @@ public final class DomainMove: Sendable {
         do { _ = consume lock }
         let again = try MoveLock(of: uuid, in: settings.lockDirectory, within: Limits.xenLockTime)
         defer { _ = again.descriptor }
-        guard try settle(journal, Limits.xenAskTime) else { return nil }
+        guard try settle(journal, Limits.xenAskTime, afterMove: true) else { return nil }
         throw failure
     }
 
     // MARK: - Whose it is
 
     /// Brings the domain to where its journal says that it belongs. True if it runs here; throws if that is not known, or not to be.
-    private func settle(_ journal: Journal, _ patience: Nanoseconds) throws(TurntableError) -> Bool {
+    private func settle(_ journal: Journal, _ patience: Nanoseconds, afterMove: Bool = false) throws(TurntableError) -> Bool {
         let deadline = Clock.now + patience
         while true {
             let domain = try libxl.describe(settings.domain)
             let history = try journal.history()
-            switch MoveDecision(history, domain.standing) {
+            switch MoveDecision(history, domain.standing, wasOurs: afterMove) {
             case .move: return true
             case .resume:
                 try libxl.resume(domain.number)

@@ -26,23 +26,26 @@ public enum MoveDecision: Equatable, Sendable {
     /// None of it, and why.
     case refuse(String)
 
-    public init(_ history: HandOffHistory, _ standing: DomainStanding) {
+    /// - Parameter wasOurs: a move of this process has just ended, and whatever suspended the domain was part of it.
+    public init(_ history: HandOffHistory, _ standing: DomainStanding, wasOurs: Bool = false) {
         let elsewhere = history.elsewhere
         switch (elsewhere?.kind, standing) {
         case (.handoff, _), (.offer, _): self = .ask(Self.offer(of: elsewhere!, history))
         case (.some, .suspended): self = .end
         case (.some, _): self = .refuse("the journal here says that \(elsewhere!.peer.isEmpty ? "another host" : elsewhere!.peer) took it over")
         case (nil, .runs): self = .move
-        case (nil, .suspended): self = Self.ofSuspended(history)
+        case (nil, .suspended): self = Self.ofSuspended(history, wasOurs)
         case (nil, .paused): self = .refuse("it is paused, and would run at the target")
         case (nil, .ended): self = .refuse("it has shut down")
         }
     }
 
-    private static func ofSuspended(_ history: HandOffHistory) -> MoveDecision {
+    private static func ofSuspended(_ history: HandOffHistory, _ wasOurs: Bool) -> MoveDecision {
         guard let epoch = history.lastSourceEpoch else { return .refuse(others) }
         switch history.source(epoch) {
         case .offering, .paused: return .resume
+        // Given up, and it did not come to run on.
+        case .owning where wasOurs: return .resume
         // Clients know of it what its memory here does not: that never runs.
         case .reclaimed: return history.outcome(epoch) == .fencedSeen ? .end : .resume
         case .owning, .relinquished, .committed: return .refuse(others)

@@ -60,8 +60,9 @@ extension Save {
         let reports = Reports(path: Settings.reports) { level, text in if level != .detail { Helper.say(text) } }
         do throws(TurntableError) {
             let name = try domain.name()
+            let letRunOn: @Sendable () throws(TurntableError) -> Void = { () throws(TurntableError) in try domain.resume() }
             let machine = !hasEngine ? nil : PVSourceMachine(
-                settings.machine ?? name, isOwned: settings.machine != nil, try disks.open(for: name) { reports.note($0) })
+                settings.machine ?? name, try disks.open(for: name) { reports.note($0) }, letRunOn: settings.machine == nil ? nil : letRunOn)
             try carry(met, domain, machine, libxl, security, front, reports)
         } catch {
             reports.failed(error)

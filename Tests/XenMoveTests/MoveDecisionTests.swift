@@ -38,6 +38,7 @@ struct MoveDecisionTests {
     private static let table: [(what: String, records: [JournalRecord], runs: Wanted, suspended: Wanted)] = [
         ("nothing is known", [], .move, .refuse),
         ("offered", [offer], .move, .resume),
+        ("given up", [offer, record(.source, .withdrawn)], .move, .refuse),
         ("offered on an earlier boot, so perhaps handed off", [record(.source, .offer, boot: before)], .ask, .ask),
         ("handed off", [offer, handoff], .ask, .ask),
         ("the target runs it", [offer, handoff, record(.source, .committed)], .refuse, .end),
@@ -59,12 +60,21 @@ struct MoveDecisionTests {
         }
     }
 
+    /// Who else would have suspended it: the next move would not know that.
+    @Test func whatOurMoveLeftSuspendedRunsOn() {
+        let givenUp = HandOffHistory([Self.offer, Self.record(.source, .withdrawn)], boot: Self.now)
+        #expect(MoveDecision(givenUp, .suspended, wasOurs: true) == .resume)
+        #expect(MoveDecision(givenUp, .runs, wasOurs: true) == .move)
+    }
+
     /// Whatever the journal says, what is handed off is never let run without an answer, and what is not ours never at all.
     @Test func nothingRunsThatMayRunElsewhere() {
         for row in Self.table where HandOffHistory(row.records, boot: Self.now).elsewhere != nil {
             for standing in DomainStanding.allCases {
-                let decision = Wanted(MoveDecision(HandOffHistory(row.records, boot: Self.now), standing))
-                #expect(decision != .resume && decision != .move, "\(row.what), \(standing)")
+                for wasOurs in [false, true] {
+                    let decision = Wanted(MoveDecision(HandOffHistory(row.records, boot: Self.now), standing, wasOurs: wasOurs))
+                    #expect(decision != .resume && decision != .move, "\(row.what), \(standing), \(wasOurs)")
+                }
             }
         }
     }
