@@ -95,9 +95,7 @@ public final class MessageRelay: Sendable {
         }
         if kind == Kind.suspend.rawValue { wasAsked(answer != 0) }
         if kind == Kind.progress.rawValue, arguments.count >= 16 {
-            let figures = arguments.suffix(16).map(UInt64.init)
-            let number = { (part: Range<Int>) in part.reversed().reduce(UInt64(0)) { $0 << 8 | figures[figures.startIndex + $1] } }
-            let (done, total) = (number(0..<8), number(8..<16))
+            let (done, total) = (Self.value(arguments.suffix(16).prefix(8)), Self.value(arguments.suffix(8)))
             if done <= total { progress(Int(clamping: done), Int(clamping: total)) }
         }
         if kind == Kind.complete.rawValue { state.update { $0.result = Self.number(arguments) } }
@@ -118,7 +116,7 @@ public final class MessageRelay: Sendable {
         return LibxlCallbacks.isAnswered(kind) ? 0 : nil
     }
 
-    private static func number(_ bytes: [UInt8]) -> Int32? {
-        bytes.count < 4 ? nil : bytes.prefix(4).reversed().reduce(0) { $0 << 8 | Int32($1) }
-    }
+    private static func number(_ bytes: [UInt8]) -> Int32? { bytes.count < 4 ? nil : Int32(truncatingIfNeeded: value(bytes.prefix(4))) }
+
+    private static func value(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
 }
