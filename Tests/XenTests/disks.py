@@ -4,16 +4,22 @@ from moves import DIRECT_DISKS, DISKS, DISKS_EMPTY, DISKS_NAMED, DISKS_PLAIN, ch
 from ways import LINE, TURNTABLE, received
 
 
+def check_disk_comes(pair, guest, way, what="disk"):
+    """From host a to b: the volumes are compared before the guest runs there."""
+    a, b = pair
+    moved = a.run(way.command(guest, b).replace("xl migrate", "xl migrate -p"), MOVE_SECONDS)
+    check(f"{what}: xl moves a guest whose disk is a logical volume", moved.code == 0, moved.output, received(b))
+    sums = [host.checksum(guest.name) for host in pair]
+    check(f"{what}: before the guest runs, the target's volume is what the source's was at the suspend", sums[0] == sums[1], sums)
+    b.must(f"xl unpause {guest.name}")
+    check(f"{what}: the guest works on, and its memory and its disk are what they were", guest.works_on(b), guest.console(b)[-2000:])
+
+
 def check_disk_moves(pair, guest):
     """A disk goes along while it is written: byte for byte what it was at the suspend, and the way back only what differs."""
     a, b = pair
-    moved = a.run(DISKS_EMPTY.command(guest, b).replace("xl migrate", "xl migrate -p"), MOVE_SECONDS)
-    check("disk: xl moves a guest whose disk is a logical volume", moved.code == 0, moved.output, received(b))
-    sums = [host.checksum(guest.name) for host in pair]
-    check("disk: before the guest runs, the target's volume is what the source's was at the suspend", sums[0] == sums[1], sums)
+    check_disk_comes(pair, guest, DISKS_EMPTY)
     check("disk: no snapshot is left", [host.snapshots() for host in pair] == [[], []], a.run("lvs").output)
-    b.must(f"xl unpause {guest.name}")
-    check("disk: the guest works on, and its memory and its disk are what they were", guest.works_on(b), guest.console(b)[-2000:])
     refused = b.run(DISKS_EMPTY.command(guest, a), MOVE_SECONDS)
     check("disk: a volume that holds something is not overwritten", refused.code != 0 and "it holds something" in refused.output + received(a),
           refused.output, received(a))

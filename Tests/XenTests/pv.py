@@ -1,7 +1,7 @@
 """PV guests, by Xen's own helpers over our transport."""
 import json
 
-from disks import check_disk_stays
+from disks import check_disk_comes, check_disk_stays
 from hosts import MOVE_SECONDS, STOCK, set_line
 from moves import CARRIED, DIRECT, DIRECT_ANEW, DIRECT_DISKS, DISKS, DISKS_PLAIN, SUMMED, check, compare, is_back, living, one_move
 from ways import LINE, ends, received
@@ -52,12 +52,7 @@ def check_sums(pair, guest):
 def check_pv_disk(pair, store):
     """A PV guest's disk goes along, there with its checksum and back."""
     a, b = pair
-    moved = a.run(DISKS.command(store, b).replace("xl migrate", "xl migrate -p"), MOVE_SECONDS)
-    check("pv, disk: xl moves a guest whose disk is a logical volume", moved.code == 0, moved.output, received(b))
-    sums = [host.checksum(store.name) for host in pair]
-    check("pv, disk: before the guest runs, the target's volume is what the source's was at the suspend", sums[0] == sums[1], sums)
-    b.must(f"xl unpause {store.name}")
-    check("pv, disk: the guest works on, and its memory and its disk are what they were", store.works_on(b), store.console(b)[-2000:])
+    check_disk_comes(pair, store, DISKS, "pv, disk")
     one_move("pv, disk, back over the older copy", store, b, a, DISKS)
     check("pv, disk: no snapshot is left", [host.snapshots() for host in pair] == [[], []], a.run("lvs").output, b.run("lvs").output)
     check_disk_stays(pair, store, "a plain stream", DISKS_PLAIN, "turntable xl-receive")
