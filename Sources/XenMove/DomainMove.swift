@@ -24,7 +24,7 @@ public final class DomainMove: Sendable {
         public var lockDirectory: String
         /// What the helper is told besides.
         public var environment: [String: String]
-        /// The operator says that it runs nowhere else, whatever the journal here says.
+        /// The operator says that it is this host's, whatever the journal here or a suspend by somebody else says.
         public var isAnew: Bool
         public var believes: @Sendable (_ statement: [UInt8], _ signature: [UInt8]) -> Bool
 
@@ -104,8 +104,7 @@ public final class DomainMove: Sendable {
             switch MoveDecision(history, domain.standing, wasOurs: afterMove) {
             case .move: return true
             case .resume:
-                try libxl.resume(domain.number)
-                event(.note("\(settings.domain) was suspended by a move that did not come to its end, and runs on here"))
+                try resume(domain.number, "was suspended by a move that did not come to its end")
                 return true
             case .end:
                 try end(domain.number)
@@ -113,13 +112,22 @@ public final class DomainMove: Sendable {
             case .ask(let offer): try ask(offer, journal, until: deadline)
             case .refuse where settings.isAnew && domain.standing == .runs:
                 try journal.log(JournalRecord(role: .source, kind: .started, epoch: history.highestEpoch.next, session: .none))
+            case .refuse where settings.isAnew && domain.standing == .suspended:
+                try resume(domain.number, "was suspended, which --anew undoes")
+                return true
             case .refuse(let why):
                 throw TurntableError(
                     .refused, "moving \(settings.domain)", why,
-                    remedy: domain.standing == .runs
-                        ? "if you know that it runs nowhere else, add --anew" : "see `xl list` and `turntable journal \(domain.uuid)`")
+                    remedy: domain.standing.canBeOverruled
+                        ? "if you know that it runs nowhere else, and that nothing else moves or saves it, add --anew"
+                        : "see `xl list` and `turntable journal \(domain.uuid)`")
             }
         }
+    }
+
+    private func resume(_ domain: UInt32, _ why: String) throws(TurntableError) {
+        try libxl.resume(domain)
+        event(.note("\(settings.domain) \(why), and runs on here"))
     }
 
     private func end(_ domain: UInt32) throws(TurntableError) {

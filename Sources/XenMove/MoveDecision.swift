@@ -11,6 +11,9 @@ public enum DomainStanding: String, Sendable, CaseIterable {
     case paused
     /// Shut down for another reason.
     case ended
+
+    /// An operator who knows better can have it moved.
+    var canBeOverruled: Bool { self == .runs || self == .suspended }
 }
 
 /// What is to be done with the domain of a move.

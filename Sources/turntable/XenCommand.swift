@@ -57,7 +57,11 @@ struct XenMigrateCommand: ParsableCommand {
             "A disk that moves with the domain, or all that it writes; logical volumes only; repeatable. Default: none, its storage is the same on both hosts.",
             valueName: "name|all"))
     var disks: [String] = []
-    @Flag(help: "Move it although the journal here says that another host took it over: you know that it runs nowhere else.") var anew = false
+    @Flag(
+        help: """
+            Move it although the journal here says that another host took it over, or although something else than a move of Turntable's has \
+            suspended it: you know that it runs nowhere else, and that nothing else moves or saves it.
+            """) var anew = false
     @Flag(help: "Print one JSON object a line.") var json = false
     @OptionGroup var protection: ProtectionOptions
     @OptionGroup var stateDirectory: StateDirectoryOption

@@ -1,9 +1,11 @@
 """Domains moved by `turntable xen migrate`: the journals say whose they are, whatever is killed."""
 import json
 
-from hosts import STOCK, Guest, set_line
+from hosts import MOVE_SECONDS, STOCK, Guest, set_line
 from moves import DIRECT, DIRECT_ANEW, begin_slowly, check, compare, in_first_round, is_back, living
 from ways import received
+
+IS_SUSPENDED = "xl list web | awk 'NR == 2 { exit $5 !~ /s/ } END { if (NR < 2) exit 1 }'"
 
 
 def check_direct(pair, guest, delay_ms):
@@ -83,6 +85,21 @@ def check_cut(pair, guest, source, target):
     is_back(guest, source, target, "cut line")
 
 
+def check_suspended(pair, guest, source, target):
+    """Somebody else has suspended it, and is gone: nobody but the operator knows that."""
+    left = source.run(f"""mkfifo /run/saved; sleep 600 </run/saved & reader=$!
+        xl save {guest.name} /run/saved & saver=$!
+        for try in $(seq 600); do {IS_SUSPENDED} && break; [ $try -lt 600 ] || exit 1; sleep 0.1; done
+        kill -KILL $saver {living('libxl-save-helper')} $reader; wait; rm /run/saved""", 120)
+    refused = source.run(DIRECT.command(guest, target))
+    check("a domain that somebody else has suspended is not touched", left.code == 0 and refused.code not in (0, 8) and "--anew" in refused.output
+          and source.run(IS_SUSPENDED).code == 0, left.output, refused.output, source.run("xl list").output)
+    moved = source.run(DIRECT_ANEW.command(guest, target), MOVE_SECONDS)
+    check("with --anew it is resumed and moves", moved.code == 0 and "was suspended" in moved.output, moved.output, received(target))
+    check("the guest is there and nowhere else", (source.domains(), target.domains()) == ([], [guest.name]), source.domains(), target.domains())
+    check("and works", guest.works_on(target), guest.console(target)[-2000:])
+
+
 def check_no_answer(pair, guest, source, target):
     """The line is cut when the guest runs at the target and the source does not know: it stays suspended there until the target can be asked."""
     set_line(pair, delay_ms=2000)
@@ -98,7 +115,7 @@ def check_no_answer(pair, guest, source, target):
     outcome = job.finish(240)
     check("a hand-off without an answer ends with exit code 8, and says what to do", (handed.code, outcome.code) == (0, 8) and "again" in outcome.output,
           handed.output, outcome.output, received(target))
-    check("the source keeps the domain suspended", source.run("xl list web | awk 'NR == 2 { exit $5 !~ /s/ } END { if (NR < 2) exit 1 }'").code == 0, source.run("xl list").output)
+    check("the source keeps the domain suspended", source.run(IS_SUSPENDED).code == 0, source.run("xl list").output)
     set_line(pair)
     again = source.run(DIRECT.command(guest, target), 120)
     check("the same command again asks, and ends what is left here", again.code == 0, again.output, received(target))
