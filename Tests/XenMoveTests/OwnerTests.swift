@@ -7,13 +7,6 @@ internal import TurntableLinux
 internal import WireFormat
 @testable internal import XenMove
 
-/// A directory that is gone when the test is.
-private final class Place {
-    let path = FileManager.default.temporaryDirectory.appending(path: "turntable-xen-\(UUID().uuidString)").path
-    init() throws { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-}
-
 struct OwnerTests {
     @Test func theHelperHearsOfTheDevicesAndTheOwnerThatItRuns() throws {
         let place = try Place()
