@@ -89,6 +89,9 @@ public func environmentValue(_ name: String) -> String? {
     return unsafe String(cString: value)
 }
 
+/// For the programs that this process starts; before it has a second thread, since another that reads the environment meanwhile may see neither value.
+public func setEnvironment(_ name: String, _ value: String) { unsafe setenv(name, value, 1) }
+
 private func currentEnvironment() -> [String: String] {
     var variables: [String: String] = [:]
     var entry = unsafe environ

@@ -79,6 +79,3 @@ internal import XenMove
 private func check(_ error: Int32, _ what: String, remedy: String = "see what libxl says above") throws(TurntableError) {
     if error != 0 { throw TurntableError(.hypervisor, what, "libxl's error \(error)", remedy: remedy) }
 }
-
-/// What libxl and its helper find in their environment.
-func setEnvironment(_ name: String, _ value: String) { unsafe setenv(name, value, 1) }

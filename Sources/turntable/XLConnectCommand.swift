@@ -66,15 +66,18 @@ struct XLReceiveCommand: ParsableCommand {
 
             EXAMPLES
               turntable xl-receive --listen 10.5.0.2 --allow-peer alpha.example
+              LIBXL_SAVE_HELPER=/usr/bin/turntable-xen-helper turntable xl-receive --disk all
             """)
 
     @OptionGroup var listening: ListeningOptions
     @Option(help: ArgumentHelp("The program that is run.", valueName: "path")) var xl = "xl"
     @OptionGroup var protection: ProtectionOptions
+    @OptionGroup var disks: TakenDisks
     @OptionGroup var stateDirectory: StateDirectoryOption
 
     func run() throws {
         try reportingErrors(json: false) {
+            disks.tellHelpers()
             let printer = EventPrinter(json: false)
             let address = try listening.address(protection, defaultPort: defaultXLPort)
             let security = try protection.security()
@@ -92,5 +95,25 @@ struct XLReceiveCommand: ParsableCommand {
             Signals.onInterrupt { _ in server.interrupt() }
             try server.serve()
         }
+    }
+}
+
+/// Which disks come with other hosts' domains: libxl starts the helper that takes them, and so it hears of them by its environment.
+struct TakenDisks: ParsableArguments {
+    @Option(
+        name: .customLong("disk"),
+        help: ArgumentHelp(
+            "A disk that comes along, to the device that the domain has of that name here, or all; repeatable. Default: TURNTABLE_DISKS, or none.",
+            valueName: "name|all"))
+    var names: [String] = []
+    @Flag(
+        name: .customLong("recycle"),
+        help: "What those devices hold is an older copy: what is the same in it is not sent again. It is overwritten. Without it they must be empty.")
+    var isRecycling = false
+
+    /// Before any thread is there that could read the environment.
+    func tellHelpers() {
+        if !names.isEmpty { setEnvironment("TURNTABLE_DISKS", names.joined(separator: " ")) }
+        if isRecycling { setEnvironment("TURNTABLE_RECYCLE", "yes") }
     }
 }

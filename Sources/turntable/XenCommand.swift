@@ -31,7 +31,7 @@ struct XenMigrateCommand: ParsableCommand {
             EXAMPLES
               turntable xen migrate web target.example
               turntable xen migrate web 10.5.0.2 --peer beta.example --downtime 150ms --rate 1gbit --streams 4
-              turntable xen migrate web target.example --disk all             (the target's xl-receive has TURNTABLE_DISKS in its environment)
+              turntable xen migrate web target.example --disk all             (at the target: turntable xl-receive --disk all)
               turntable xen migrate web 10.5.0.2:4909 --protection none      (a line of your own, and the target says so too)
             """)
 

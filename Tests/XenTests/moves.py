@@ -27,7 +27,7 @@ DIRECT = Direct(8011, TURNTABLE, "--keys /lab/keys", "--downtime 30s")
 # Of a guest that xl moves in between, which no journal knows.
 DIRECT_ANEW = Direct(DIRECT.port, TURNTABLE, DIRECT.options, f"{DIRECT.moving} --anew")
 # Its disks go along too.
-DIRECT_DISKS = Direct(8014, TURNTABLE, DIRECT.options, f"{DIRECT.moving} --disk all --anew", "TURNTABLE_DISKS=all TURNTABLE_RECYCLE=yes")
+DIRECT_DISKS = Direct(8014, TURNTABLE, DIRECT.options, f"{DIRECT.moving} --disk all --anew", "--disk all --recycle")
 count = {"ok": 0, "FAIL": 0, "skip": 0}
 
 

@@ -64,11 +64,12 @@ class XenHost(Machine):
         return self.must("""for try in $(seq 300); do xl list | grep -qF '(null)' || break; sleep 0.2; done
             xl list | awk 'NR > 2 { print $1 }'""").split()
 
-    def make_volume(self, name, mib):
-        """An empty logical volume of the group `vg`, which is made with the first."""
-        self.must(f"""[ -e /sys/module/dm_snapshot ] || modprobe -a dm-mod dm-snapshot
+    def make_volume(self, name, mib, is_thin=False):
+        """An empty logical volume of the group `vg`, which is made with the first; a thin one has a pool of its own."""
+        what = f"-V {mib}M --type thin -L {2 * mib}M --poolmetadatasize 4M -c 64k --thinpool {name}-pool" if is_thin else f"-L {mib}M"
+        self.must(f"""[ -e /sys/module/dm_snapshot ] || modprobe -a dm-mod dm-snapshot dm-thin-pool
             vgs vg >/dev/null 2>&1 || {{ pvcreate -q /dev/vda && vgcreate -q vg /dev/vda; }}
-            lvcreate -q -y -L {mib}M -n {name} vg""")
+            lvcreate -q -y {what} -n {name} vg""")
 
     def snapshots(self):
         """Those of a move that are there."""
@@ -203,6 +204,7 @@ class Guest:
 
 class Way:
     """How an unmodified xl gets a guest to another host: over a plain socket, or by `turntable xl-connect`; with these settings."""
+    receiving = ""
 
     def __init__(self, port, environment="", turntable=None, options=""):
         """`turntable`: the program, with `options` for both of its ends. Else both ends are socat."""
@@ -213,7 +215,7 @@ class Way:
         log = "/lab/results/receive.log"
         command = f"socat TCP-LISTEN:{self.port},fork,reuseaddr,nodelay EXEC:'xl migrate-receive',nofork"
         if self.turntable:
-            command = f"{self.turntable} xl-receive --listen 0.0.0.0:{self.port} {self.options}"
+            command = f"{self.turntable} xl-receive --listen 0.0.0.0:{self.port} {self.options} {self.receiving}"
         host.must(f"""{self.environment} setsid {command} </dev/null >>{log} 2>&1 3>&- &
             for try in $(seq 300); do grep -qi ':{self.port:04x} 00000000:0000 0A' /proc/net/tcp && exit; sleep 0.1; done; exit 1""")
 
@@ -225,11 +227,11 @@ class Way:
 
 
 class Direct(Way):
-    """By `turntable xen migrate`, without xl; these options are the source's alone, and these settings the target's."""
+    """By `turntable xen migrate`, without xl; with options that are the source's and the target's alone."""
 
-    def __init__(self, port, turntable, options, moving="", environment=""):
-        super().__init__(port, environment, turntable, options)
-        self.moving = moving
+    def __init__(self, port, turntable, options, moving="", receiving=""):
+        super().__init__(port, "", turntable, options)
+        self.moving, self.receiving = moving, receiving
 
     def command(self, guest, target):
         return f"{self.turntable} xen migrate {guest.name} {target.address}:{self.port} {self.options} {self.moving}"
