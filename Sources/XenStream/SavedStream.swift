@@ -9,6 +9,8 @@ public struct StreamFigures: Sendable, Equatable {
     public internal(set) var pages = 0
     /// Of those, the ones that were zero and were not sent.
     public internal(set) var zeroPages = 0
+
+    public init(pages: Int = 0, zeroPages: Int = 0) { (self.pages, self.zeroPages) = (pages, zeroPages) }
 }
 
 final class SavedStream: Sendable {

@@ -109,7 +109,7 @@ public final class StreamTarget: Sendable {
             var beginning: WorkerThread?
             let blank = early == nil ? [] : rings.map { Set([$0.store, $0.console]) } ?? []
             var stream = unsafe RestoredStream(
-                outline, window, blank: blank, blankWereGiven: { [self] in beginning = rings.map(begin) }
+                outline, window, blank: blank, blankWereGiven: { [self] in if let early, let rings { beginning = begin(early, rings) } }
             ) { [self] (bytes) throws(TurntableError) in try unsafe give(bytes) }
             try stream.restore()
             Socket.endWriting(restorer)
@@ -130,9 +130,8 @@ public final class StreamTarget: Sendable {
     }
 
     /// Has libxl go on, on a thread of its own, and tells the source when it is through with it, if that is before the end.
-    private func begin(_ rings: XenRings) -> WorkerThread {
+    private func begin(_ early: Early, _ rings: XenRings) -> WorkerThread {
         course.start("tt-early") { [self] () throws(TurntableError) in
-            guard let early else { return }
             try early.begin(rings)
             _ = WorkerThread("tt-ready") { [self] in
                 while !course.isOver, !early.isReady() { Clock.sleep(Limits.pollTime) }

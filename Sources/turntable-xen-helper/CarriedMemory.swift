@@ -15,7 +15,6 @@ final class CarriedMemory: Sendable {
     private let source: StreamSource
     private let reports: Reports
     private let round = Monitor(Round())
-    private let sentPages = Monitor(0)
     private let began = Clock.now
 
     init(of pages: PageCount, by source: StreamSource, _ reports: Reports) { (self.pages, self.source, self.reports) = (pages, source, reports) }
@@ -39,14 +38,11 @@ final class CarriedMemory: Sendable {
                     sent: SentReport(bytesOnWire: bytes.value, blocksSent: 0))))
     }
 
-    /// All that there was is there.
-    func have(_ figures: StreamFigures) { sentPages.update { $0 = figures.pages - figures.zeroPages } }
-
-    /// The engine's report, with it.
-    func added(to report: MigrationReport) -> MigrationReport {
+    /// The engine's report, with all of it.
+    func added(_ figures: StreamFigures, to report: MigrationReport) -> MigrationReport {
         var report = report
         report.memoryBytes = pages.bytes.value
-        report.pagesSent += sentPages.read { $0 }
+        report.pagesSent += figures.pages - figures.zeroPages
         report.bytesOnWire += source.bytesOnWire.value
         report.totalSeconds = (Clock.now - began).seconds
         // Without disks its rounds were of nothing.

@@ -102,10 +102,10 @@ extension Save {
                 reports.pass(event)
             }
         }
+        var figures = StreamFigures()
         var failure: TurntableError?
         do throws(TurntableError) {
-            let figures = try source.run()
-            memory.have(figures)
+            figures = try source.run()
             reports.note("\(figures.pages) pages went, \(figures.zeroPages) of them as zeroes, on \(settings.streams) streams")
         } catch {
             failure = error
@@ -117,7 +117,7 @@ extension Save {
         saver.end(failure) {
             // The target has it: libxl need not wait until the snapshots are removed.
             front?.letGo()
-            if let report = engine?.end() { reports.completed(memory.added(to: report)) }
+            if let report = engine?.end() { reports.completed(memory.added(figures, to: report)) }
         }
     }
 }
