@@ -28,6 +28,16 @@ def check_disk_moves(pair, guest):
     check("disk: no snapshot is left after the way back", [host.snapshots() for host in pair] == [[], []], b.run("lvs").output)
 
 
+def check_disk_thin(pair, guest):
+    """Of a thin volume only what it has blocks for goes, and the target's gets no others."""
+    a, b = pair
+    check_disk_comes(pair, guest, DISKS_EMPTY, "thin disk")
+    used = [float(host.must(f"lvs --noheadings -o data_percent vg/{guest.name}")) for host in pair]
+    check("thin disk: the target's volume has blocks for no more than the source's", 0 < used[1] <= used[0] < 90, used)
+    one_move("thin disk, back over the older copy", guest, b, a, DISKS)
+    check("thin disk: no snapshot is left", [host.snapshots() for host in pair] == [[], []], a.run("lvs").output, b.run("lvs").output)
+
+
 def check_disk_stays(pair, guest, what, way, *words):
     """A move that is refused in these words."""
     a, b = pair

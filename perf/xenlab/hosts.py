@@ -67,7 +67,7 @@ class XenHost(Machine):
     def make_volume(self, name, mib, is_thin=False):
         """An empty logical volume of the group `vg`, which is made with the first; a thin one has a pool of its own."""
         what = f"-V {mib}M --type thin -L {2 * mib}M --poolmetadatasize 4M -c 64k --thinpool {name}-pool" if is_thin else f"-L {mib}M"
-        self.must(f"""[ -e /sys/module/dm_snapshot ] || modprobe -a dm-mod dm-snapshot dm-thin-pool
+        self.must(f"""[ -e /sys/module/dm_snapshot ] || modprobe -a crc32c_generic dm-mod dm-snapshot dm-thin-pool
             vgs vg >/dev/null 2>&1 || {{ pvcreate -q /dev/vda && vgcreate -q vg /dev/vda; }}
             lvcreate -q -y {what} -n {name} vg""")
 
@@ -125,9 +125,9 @@ class Guest:
     # What it writes to its first disk: MB/s, over so many MiB, and how many it filled before.
     DISK_RATE, DISK_SET, DISK_FILLED = 4, 4, 8
 
-    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50", disks=()):
-        """Without an address it has no network, and with it no device whose rings dom0 writes. `disks` are as xl has them."""
-        self.name, self.kind, self.memory_mib, self.address, self.disks = name, kind, memory_mib, address, disks
+    def __init__(self, name, kind="pvh", memory_mib=192, dirty=8, working_set=32, address="10.8.0.50", disks=(), is_thin=False):
+        """Without an address it has no network, and with it no device whose rings dom0 writes. `disks` are as xl has them; on thin volumes or not."""
+        self.name, self.kind, self.memory_mib, self.address, self.disks, self.is_thin = name, kind, memory_mib, address, disks, is_thin
         self.programs = ["search"] + ["disk"] * bool(disks)
         # tsc_mode and rdtscp: Xen would emulate both for a guest that it starts under TCG's unsteady clock.
         options = 'tsc_mode="native"\n' + ('cpuid="host,rdtscp=0"\ntype="%s"' % kind if kind != "pv" else "")
