@@ -15,6 +15,13 @@ def check_disk_comes(pair, guest, way, what="disk"):
     check(f"{what}: the guest works on, and its memory and its disk are what they were", guest.works_on(b), guest.console(b)[-2000:])
 
 
+def check_disk_returns(pair, guest, what="disk"):
+    """From host b back to a, over the older copy."""
+    a, b = pair
+    one_move(f"{what}, back over the older copy", guest, b, a, DISKS)
+    check(f"{what}: no snapshot is left after the way back", [host.snapshots() for host in pair] == [[], []], a.run("lvs").output, b.run("lvs").output)
+
+
 def check_disk_moves(pair, guest):
     """A disk goes along while it is written: byte for byte what it was at the suspend, and the way back only what differs."""
     a, b = pair
@@ -24,18 +31,15 @@ def check_disk_moves(pair, guest):
     check("disk: a volume that holds something is not overwritten", refused.code != 0 and "it holds something" in refused.output + received(a),
           refused.output, received(a))
     check("disk: and the guest runs on where it was", guest.works_on(b) and a.domains() == [], guest.console(b)[-2000:], a.domains())
-    one_move("disk, back over the older copy", guest, b, a, DISKS)
-    check("disk: no snapshot is left after the way back", [host.snapshots() for host in pair] == [[], []], b.run("lvs").output)
+    check_disk_returns(pair, guest)
 
 
 def check_disk_thin(pair, guest):
     """Of a thin volume only what it has blocks for goes, and the target's gets no others."""
-    a, b = pair
     check_disk_comes(pair, guest, DISKS_EMPTY, "thin disk")
     used = [float(host.must(f"lvs --noheadings -o data_percent vg/{guest.name}")) for host in pair]
     check("thin disk: the target's volume has blocks for no more than the source's", 0 < used[1] <= used[0] < 90, used)
-    one_move("thin disk, back over the older copy", guest, b, a, DISKS)
-    check("thin disk: no snapshot is left", [host.snapshots() for host in pair] == [[], []], a.run("lvs").output, b.run("lvs").output)
+    check_disk_returns(pair, guest, "thin disk")
 
 
 def check_disk_stays(pair, guest, what, way, *words):
