@@ -48,15 +48,21 @@ static _Noreturn void serve(int socket) {
 
 // How far the other clock is ahead of ours.
 static int64_t ahead(int socket) {
+    static uint32_t number;
     int64_t best_time = INT64_MAX, best = 0;
-    for (uint32_t number = 1; number <= exchanges; number++) {
+    for (int exchange = 0; exchange < exchanges; exchange++) {
         struct {
             uint32_t number, unused;
             int64_t time;
         } answer;
+        number++;
         int64_t sent = now();
         if (send(socket, &number, sizeof number, 0) < 0) continue;
-        if (recv(socket, &answer, sizeof answer, 0) != sizeof answer || answer.number != number) continue;
+        // An answer that came too late, as the first may, for the other's address is asked for, is not this one's.
+        ssize_t length;
+        do length = recv(socket, &answer, sizeof answer, 0);
+        while (length == sizeof answer && answer.number != number);
+        if (length != sizeof answer) continue;
         int64_t arrived = now();
         if (arrived - sent < best_time) {
             best_time = arrived - sent;
