@@ -153,6 +153,10 @@ class Stage(lab.Lab):
             answer = (api or self.api).ask("PUT", f"/v1/sites/{side}", {"agent": f"https://127.0.0.1:{self.agents[side].port}"})
             assert answer.status in (200, 201), answer.body
 
+    def wait_site(self, site, api=None):
+        """Until the orchestrator has heard from its agent."""
+        lab.wait_for(f"the agent of {site}", lambda: (api or self.api).get(f"/v1/sites/{site}")["isReachable"])
+
     def vm(self, name="m"):
         answer = self.api.ask("GET", f"/v1/vms/{name}")
         return answer.json if answer.status == 200 else None

@@ -21,6 +21,7 @@ class Evacuations(OrchestratorTest):
             self.fleet[name] = self.start_machine(name, megabytes=24, append="mode=rate rate=4 len=8 check=1" if name in busy else filled + IDLE)
         for name in self.fleet:
             self.lab.wait_vm("source", name)
+        self.lab.wait_site("target")
         self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": rate})
 
     def evacuate(self, expect=201, **members):

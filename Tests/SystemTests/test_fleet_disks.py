@@ -36,6 +36,7 @@ class OrchestratedDisks(DiskTest, OrchestratorTest):
         self.lab.api.ask("PUT", "/v1/lines/west", {"ends": ["source", "target"], "bitsPerSecond": 400e6})
         self.machine = self.lab.machine(command=self.guest(image), ready=r'"disk":"progress".*\n[^$]*"disk":"progress"', seconds=60)
         self.lab.wait_vm("source")
+        self.lab.wait_site("target")
 
     def guest(self, image):
         command = self.command("source", ["-drive", f"id=data,file={image},format=raw,if=virtio"])

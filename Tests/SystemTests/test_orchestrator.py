@@ -524,7 +524,7 @@ class Peered(OrchestratorTest):
         self.assertEqual(self.east.ask("PUT", "/v1/sites/target", {"agent": agent}).status, 201)
         self.machine = self.start_machine()
         self.lab.wait_vm("source")
-        lab.wait_for("east to know its site", lambda: self.east.get("/v1/sites/target")["isReachable"])
+        self.lab.wait_site("target", self.east)
 
     def test_there_and_back(self):
         """Each site is shown the token of its own domain, whichever way the machine goes."""
