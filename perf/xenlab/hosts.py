@@ -145,10 +145,12 @@ class Guest:
             'on_crash="preserve"', ""])
 
     def create(self, host):
+        # An earlier guest of that name spoke to the same file.
+        since = self.mark(host)
         host.must(f"printf %s {shlex.quote(self.config)} >/run/{self.name}.cfg; xl create -q /run/{self.name}.cfg")
-        self.wait_for(host, lambda line: "probe" in line, GUEST_UP_SECONDS)
+        self.wait_for(host, lambda line: "probe" in line, GUEST_UP_SECONDS, since)
         for program in self.programs:
-            self.wait_for(host, lambda line, program=program: line.get(program) == "progress", GUEST_UP_SECONDS)
+            self.wait_for(host, lambda line, program=program: line.get(program) == "progress", GUEST_UP_SECONDS, since)
 
     def _consoles(self, host):
         """On arrival it is called NAME--incoming."""
@@ -171,7 +173,8 @@ class Guest:
         return [line for line in found if isinstance(line, dict)]
 
     def console(self, host):
-        return "\n".join(path.read_text(errors="replace") for path in self._consoles(host))
+        """All of it, what was said last at the end."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self._consoles(host), key=lambda path: path.stat().st_mtime))
 
     def wait_for(self, host, condition, seconds, since=None):
         """The first line since then that fulfils the condition."""
